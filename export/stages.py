@@ -1,0 +1,138 @@
+"""Build stages, each cached by the digest of everything that its result depends on.
+
+A stage works in ``WORK/<name>-<digest12>.partial`` and is renamed to ``WORK/<name>-<digest12>`` when it is complete, so a
+folder without `.partial` is always whole. An interrupted build loses one stage at most; a stage that is `resumable`
+finds what it had written (training checkpoints) when it is run again with the same inputs.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from edgecxr.errors import StageError
+from edgecxr.spec import CHAIN_VERSION
+
+__all__ = ["DONE", "Outcome", "Stage", "Workshop", "digest_of"]
+
+DONE = "done.json"
+BUILD_VERSION = 1  # raised whenever the code of a stage changes what it writes: every cached stage is then made anew
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a build. `inputs` is JSON; together with the digests of `upstream` it decides what is cached."""
+
+    name: str
+    run: Callable[[Path], None]  # writes the result into the folder that it is given
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    upstream: tuple[str, ...] = ()
+    resumable: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a stage: run in `seconds`, or found done."""
+
+    name: str
+    digest: str
+    folder: Path
+    seconds: float
+    how: Literal["ran", "resumed", "cached"]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {'cached' if self.how == 'cached' else f'{self.how} in {self.seconds:.1f} s'}"
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 (hex) of a JSON value, independent of the order of keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+class Workshop:
+    """Runs stages in one folder, in the order in which they are given, and remembers their digests."""
+
+    def __init__(self, folder: Path, tell: Callable[[Outcome], None] | None = None) -> None:
+        self.folder = folder
+        self.outcomes: dict[str, Outcome] = {}
+        self._tell = tell
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StageError(f"cannot make the work folder {folder}: {error.strerror}; name another with --work") from error
+
+    def run(self, stage: Stage) -> Path:
+        """The folder with the finished stage's result.
+
+        Raises:
+            StageError: an upstream stage was not run, the name was used before, or the disk refused.
+        """
+        inputs = self._inputs(stage)
+        digest = digest_of(inputs)
+        folder = self.folder / f"{stage.name}-{digest[:12]}"
+        if _is_done(folder, digest):
+            return self._note(Outcome(stage.name, digest, folder, 0.0, "cached"))
+        partial, resumed = _open_partial(folder, stage.resumable)
+        start = time.perf_counter()
+        stage.run(partial)
+        seconds = time.perf_counter() - start
+        _finish(partial, folder, {"stage": stage.name, "digest": digest, "inputs": inputs, "seconds": round(seconds, 3)})
+        return self._note(Outcome(stage.name, digest, folder, seconds, "resumed" if resumed else "ran"))
+
+    def _inputs(self, stage: Stage) -> dict[str, Any]:
+        if stage.name in self.outcomes:
+            raise StageError(f"two stages are called {stage.name!r}; give the members of the recipe names of their own")
+        missing = [name for name in stage.upstream if name not in self.outcomes]
+        if missing:
+            raise StageError(f"stage {stage.name!r} needs {', '.join(missing)}, which did not run before it")
+        return {
+            "build": BUILD_VERSION,
+            "chain": CHAIN_VERSION,
+            "stage": stage.name,
+            "inputs": dict(stage.inputs),
+            "upstream": {name: self.outcomes[name].digest for name in stage.upstream},
+        }
+
+    def _note(self, outcome: Outcome) -> Path:
+        self.outcomes[outcome.name] = outcome
+        if self._tell is not None:
+            self._tell(outcome)
+        return outcome.folder
+
+
+def _is_done(folder: Path, digest: str) -> bool:
+    """Whether the folder holds a whole result of these inputs, each file of the size it had."""
+    try:
+        done = json.loads((folder / DONE).read_text())
+        sizes = {name: (folder / name).stat().st_size for name in done["files"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return bool(done.get("digest") == digest and sizes == done["files"])
+
+
+def _open_partial(folder: Path, resumable: bool) -> tuple[Path, bool]:
+    """The folder to work in, and whether it holds the beginnings of an earlier run."""
+    partial = folder.with_name(folder.name + ".partial")
+    resumed = resumable and partial.is_dir() and any(partial.iterdir())
+    if not resumed:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    return partial, resumed
+
+
+def _finish(partial: Path, folder: Path, done: dict[str, Any]) -> None:
+    """Record every file's size in done.json and put the folder in its place in one rename."""
+    files = sorted(path for path in partial.rglob("*") if path.is_file())
+    done["files"] = {path.relative_to(partial).as_posix(): path.stat().st_size for path in files}
+    with (partial / DONE).open("w") as stream:
+        json.dump(done, stream, indent=1)
+        stream.flush()
+        os.fsync(stream.fileno())
+    if folder.exists():  # damaged: it was not recognised as done
+        shutil.rmtree(folder)
+    partial.rename(folder)

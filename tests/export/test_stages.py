@@ -1,0 +1,114 @@
+"""Stages are run once for the same inputs, and a folder without `.partial` is whole."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from edgecxr.errors import StageError
+from edgecxr.export.stages import DONE, Outcome, Stage, Workshop, digest_of
+
+
+def write(text: str):
+    return lambda folder: (folder / "result.txt").write_text(text)
+
+
+def test_a_stage_runs_once_for_the_same_inputs(tmp_path: Path) -> None:
+    told: list[Outcome] = []
+    first = Workshop(tmp_path, told.append).run(Stage("count", write("1"), {"epochs": 1}))
+    again = Workshop(tmp_path, told.append).run(Stage("count", write("2"), {"epochs": 1}))
+    assert first == again
+    assert (first / "result.txt").read_text() == "1"
+    assert [outcome.how for outcome in told] == ["ran", "cached"]
+    assert str(told[1]) == "count: cached"
+
+
+def test_other_inputs_make_another_folder_and_change_what_is_downstream(tmp_path: Path) -> None:
+    folders = []
+    for epochs in (1, 2):
+        workshop = Workshop(tmp_path)
+        workshop.run(Stage("teach", write("t"), {"epochs": epochs}))
+        folders.append(workshop.run(Stage("fuse", write("f"), upstream=("teach",))))
+    assert folders[0] != folders[1]
+
+
+def test_done_json_says_what_the_result_came_from(tmp_path: Path) -> None:
+    workshop = Workshop(tmp_path)
+    workshop.run(Stage("teach", write("t"), {"epochs": 3}))
+    done = json.loads((workshop.run(Stage("fuse", write("f"), {"kind": "equal"}, ("teach",))) / DONE).read_text())
+    assert done["inputs"]["inputs"] == {"kind": "equal"}
+    assert done["inputs"]["upstream"] == {"teach": workshop.outcomes["teach"].digest}
+    assert done["files"] == {"result.txt": 1}
+
+
+def test_a_damaged_result_is_made_anew(tmp_path: Path) -> None:
+    folder = Workshop(tmp_path).run(Stage("teach", write("whole")))
+    (folder / "result.txt").write_text("ha")
+    Workshop(tmp_path).run(Stage("teach", write("whole")))
+    assert (folder / "result.txt").read_text() == "whole"
+
+
+def test_a_stage_that_fails_leaves_no_result(tmp_path: Path) -> None:
+    def fail(folder: Path) -> None:
+        (folder / "half.txt").write_text("half")
+        raise StageError("out of luck")
+
+    with pytest.raises(StageError, match="out of luck"):
+        Workshop(tmp_path).run(Stage("teach", fail))
+    assert [path.suffix for path in tmp_path.iterdir()] == [".partial"]
+    assert not (Workshop(tmp_path).run(Stage("teach", write("t"))) / "half.txt").exists()
+
+
+def test_a_killed_build_keeps_finished_stages_and_resumes_the_one_it_was_in(tmp_path: Path) -> None:
+    script = textwrap.dedent("""
+        import os, signal, sys
+        from pathlib import Path
+        from edgecxr.export.stages import Stage, Workshop
+
+        def epochs(folder):
+            for epoch in range(3):
+                mark = folder / f"epoch{epoch}"
+                if mark.exists():
+                    continue
+                mark.write_text(sys.argv[2])
+                if epoch == 1 and sys.argv[2] == "first":
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        workshop = Workshop(Path(sys.argv[1]), print)
+        workshop.run(Stage("data", lambda folder: (folder / "x").write_text("x")))
+        print(workshop.run(Stage("teach", epochs, upstream=("data",), resumable=True)))
+    """)
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    killed = subprocess.run([*command, "first"], env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    second = subprocess.run([*command, "second"], env=environment, check=True, capture_output=True, text=True)
+    said = second.stdout.splitlines()
+    assert said[0] == "data: cached"
+    assert said[1].startswith("teach: resumed in")
+    assert [(Path(said[2]) / f"epoch{n}").read_text() for n in range(3)] == ["first", "first", "second"]
+
+
+def test_stages_out_of_order_or_of_one_name_are_refused(tmp_path: Path) -> None:
+    workshop = Workshop(tmp_path)
+    with pytest.raises(StageError, match="stage 'fuse' needs teach, which did not run"):
+        workshop.run(Stage("fuse", write("f"), upstream=("teach",)))
+    workshop.run(Stage("teach", write("t")))
+    with pytest.raises(StageError, match="two stages are called 'teach'"):
+        workshop.run(Stage("teach", write("t")))
+
+
+def test_a_work_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StageError, match="cannot make the work folder .* name another with --work"):
+        Workshop(tmp_path / "file" / "work")
+
+
+def test_the_digest_is_of_the_value_and_not_of_its_order() -> None:
+    assert digest_of({"a": 1, "b": [2]}) == digest_of({"b": [2], "a": 1})
+    assert digest_of({"a": 1}) != digest_of({"a": 2})
