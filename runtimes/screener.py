@@ -1,0 +1,166 @@
+"""The screener: radiograph in, decision out. The one object that a portable unit embeds."""
+
+import logging
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from time import perf_counter_ns
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from edgecxr import kernels
+from edgecxr.bundle import Bundle, default_bundle_path
+from edgecxr.decision import FindingResult, decide
+from edgecxr.errors import EdgeCxrError, Refusal, RefusalReason
+from edgecxr.radiograph import Radiograph
+from edgecxr.read import find_files, read_radiograph
+from edgecxr.runtimes.engine import Output
+from edgecxr.runtimes.registry import open_engine
+from edgecxr.runtimes.screening import Screening
+from edgecxr.scores import probabilities
+
+__all__ = ["Screener", "Screening"]
+
+AHEAD = 2  # films that may wait, read, for the engine, beside one in each worker's hands
+logger = logging.getLogger("edgecxr")
+
+Milliseconds = dict[str, float | None]
+
+
+class Screener:
+    """A bundle on the best engine of this machine. A context manager; one film at a time, from any thread.
+
+    Opening raises BundleError (the file cannot be trusted) or EngineError (no engine proves itself here).
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | str | Path | None = None,
+        engine: str = "auto",
+        precision: str = "auto",
+        point: str = "screening",
+        *,
+        threads: int = 0,
+    ) -> None:
+        """`bundle` None is the model shipped with the package; `point` names the operating point to decide at."""
+        if not isinstance(bundle, Bundle):
+            bundle = Bundle.open(default_bundle_path() if bundle is None else bundle)
+        self.bundle = bundle
+        self.point = point
+        self.engine = open_engine(bundle, engine, precision, point=point, threads=threads)
+        self._gate = bundle.gate(self.engine.precision)
+        self._origin: dict[str, Any] = {
+            "engine": self.engine.family,
+            "precision": self.engine.precision,
+            "kernel": kernels.active(),
+            "bundle": bundle.digest,
+        }
+
+    def screen(self, film: Radiograph | str | Path) -> Screening:
+        """Decide on one film, or refuse it with a reason.
+
+        Raises EngineError, KernelError: the machine is at fault, not the film, and there is no result.
+        """
+        if isinstance(film, Radiograph):
+            return self._decide(film, film.source, {})
+        radiograph, spent = _read(film)
+        if isinstance(radiograph, Refusal):
+            return self._refused(str(film), radiograph, spent)
+        return self._decide(radiograph, str(film), spent)
+
+    def screen_folder(self, paths: Iterable[str | Path] | str | Path, workers: int = 0) -> Iterator[Screening]:
+        """Screen files and folders (recursively), in the order of `find_files`; one result for each file.
+
+        `workers` threads (0: one per core, 4 at most) read and decode ahead of the engine; at most workers + 2 films
+        are in memory. A fault of our own in one film is logged with its traceback and recorded as a refusal
+        (`unreadable`, "internal error"), and the folder goes on; EngineError and KernelError stop everything.
+        """
+        if workers < 0:
+            raise ValueError(f"workers is {workers}; wanted 0 (one per core, 4 at most) or more")
+        paths = [paths] if isinstance(paths, (str, Path)) else paths
+        return self._screen_files(find_files(Path(path) for path in paths), workers or min(4, os.cpu_count() or 1))
+
+    def _screen_files(self, files: Iterator[Path], workers: int) -> Iterator[Screening]:
+        waiting: deque[tuple[Path, Future[tuple[Radiograph | Refusal, Milliseconds]]]] = deque()
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="edgecxr-read")
+        try:
+            for file in files:
+                waiting.append((file, pool.submit(_read, file)))
+                if len(waiting) >= workers + AHEAD:
+                    yield self._screen_one(*waiting.popleft())
+            while waiting:
+                yield self._screen_one(*waiting.popleft())
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _screen_one(self, file: Path, reading: "Future[tuple[Radiograph | Refusal, Milliseconds]]") -> Screening:
+        """The per-file boundary: the only place where a fault of our own ends in a record instead of an exception."""
+        try:
+            radiograph, spent = reading.result()
+            if isinstance(radiograph, Refusal):
+                return self._refused(str(file), radiograph, spent)
+            return self._decide(radiograph, str(file), spent)
+        except EdgeCxrError:
+            raise  # the machine is at fault: the next film would fare no better
+        except Exception as error:
+            logger.exception("internal error on %s; it is refused and the folder goes on", file)
+            detail = f"internal error: {type(error).__name__}: {error}"
+            return self._refused(str(file), Refusal(RefusalReason.UNREADABLE, detail), {})
+
+    def _decide(self, radiograph: Radiograph, file: str, spent: Milliseconds) -> Screening:
+        try:
+            output = self.engine.run([radiograph])[0]
+            spent = {**spent, "preprocess": output.preprocess_ms, "infer": output.infer_ms}
+            self._gate.check(output.embedding)
+        except Refusal as error:
+            return self._refused(file, error, spent, radiograph.notes)
+        return Screening(
+            file,
+            "ok",
+            **self._origin,
+            findings=self._findings(output),
+            milliseconds=spent,
+            cam=output.cam,
+            notes=radiograph.notes,
+        )
+
+    def _findings(self, output: Output) -> tuple[FindingResult, ...]:
+        spec, precision = self.bundle.spec, self.engine.precision
+        scores = probabilities(output.logits[np.newaxis], spec.heads, spec.temperatures[precision])[0]
+        return decide(spec, scores, precision, self.engine.family, self.point)
+
+    def _refused(self, file: str, error: Refusal, spent: Milliseconds, notes: tuple[str, ...] = ()) -> Screening:
+        return Screening(
+            file,
+            "refused",
+            **self._origin,
+            reason=error.reason,
+            detail=error.detail,
+            milliseconds=spent,
+            notes=notes,
+        )
+
+    def close(self) -> None:
+        """Give the engine's memory back; twice is harmless."""
+        self.engine.close()
+
+    def __enter__(self) -> "Screener":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _read(file: str | Path) -> tuple[Radiograph | Refusal, Milliseconds]:
+    start = perf_counter_ns()
+    try:
+        film: Radiograph | Refusal = read_radiograph(file)
+    except Refusal as error:
+        film = error
+    return film, {"read": (perf_counter_ns() - start) / 1e6}
