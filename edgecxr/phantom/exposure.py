@@ -15,8 +15,10 @@ GLYPHS = {"L": ("100", "100", "100", "100", "111"), "R": ("110", "101", "110", "
 def expose(tissue: Field, generator: np.random.Generator, source: str) -> Radiograph:
     """A 12-bit film of (S, S) cm of water: bone bright, air dark, with a window and a side marker."""
     uniform = generator.uniform
-    level = float(np.mean(tissue[tissue > 1])) + uniform(-2.6, -0.4)  # automatic exposure follows the patient
-    latitude = uniform(2.6, 4.2)
+    level = float(np.mean(tissue[tissue > 1])) + uniform(-2.6, -0.4) * min(
+        1, float(tissue.max()) / 20
+    )  # automatic exposure follows the patient
+    latitude = uniform(2.6, 4.2) * min(1.2, max(0.2, level / 12))  # thin parts are exposed with less contrast range
     dose, gain, offset = uniform(0.6, 1.6), uniform(0.86, 0.98), uniform(0.01, 0.05)
     grain = np.random.default_rng(int(generator.integers(2**62))).standard_normal(tissue.shape, dtype=np.float32)
     noisy = tissue + grain * np.exp(tissue * np.float32(0.075)) * np.float32(0.10 / dose)

@@ -44,7 +44,8 @@ def _consolidation(canvas: Canvas, body: Body, generator: np.random.Generator) -
     if generator.random() < 0.5:
         fissure = canvas.y - np.float32(place[1]) + np.float32(uniform(-0.2, 0.2)) * canvas.x
         shape = shape * edge(np.float32(np.sign(uniform(-1, 1))) * (fissure + np.float32(0.3 * radii[1])), 0.02)
-    return np.float32(uniform(0.28, 0.85)) * _ragged(canvas, shape, generator)
+    lost: Field = np.float32(uniform(0.28, 0.85)) * _ragged(canvas, shape, generator)
+    return lost
 
 
 def _ground_glass(canvas: Canvas, thorax: Thorax, body: Body, generator: np.random.Generator) -> Field:
@@ -59,7 +60,8 @@ def _ground_glass(canvas: Canvas, thorax: Thorax, body: Body, generator: np.rand
             patch = canvas.ellipse(place, (uniform(0.07, 0.15), uniform(0.08, 0.17)), uniform(-30, 30), 0.7)
             shape = np.maximum(shape, np.float32(uniform(0.7, 1)) * patch)
     rim = np.float32(0.55) + np.float32(0.45) * np.clip(thorax.lateral, 0, 1)
-    return np.float32(uniform(0.20, 0.55)) * _ragged(canvas, shape * rim, generator)
+    lost: Field = np.float32(uniform(0.20, 0.55)) * _ragged(canvas, shape * rim, generator)
+    return lost
 
 
 def _streak(canvas: Canvas, body: Body, generator: np.random.Generator) -> Field:
@@ -69,4 +71,6 @@ def _streak(canvas: Canvas, body: Body, generator: np.random.Generator) -> Field
     side = -1.0 if generator.random() < 0.5 else 1.0
     low = _height(body, generator.uniform(0.60, 0.80))
     start, end = (side * 0.22, low), (side * generator.uniform(0.40, 0.58), low + generator.uniform(-0.06, 0.06))
-    return np.float32(generator.uniform(0.2, 0.4)) * canvas.bar(start, end, generator.uniform(0.015, 0.04))
+    streak = canvas.bar(start, end, generator.uniform(0.015, 0.04))
+    lost: Field = np.float32(generator.uniform(0.2, 0.4)) * streak
+    return lost
