@@ -1,0 +1,150 @@
+"""Networks by name: any timm or torchvision classifier, on gray films in [0, 1], with as many outputs as asked for."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from edgecxr.errors import StageError
+from edgecxr.teachers.weights import read_weights, transfer_weights
+
+__all__ = ["Network", "build", "head_parameters"]
+
+GRAY_MEAN, GRAY_STD = 0.5, 0.25  # of a network that starts from random weights
+LIBRARIES = ("timm", "torchvision")
+
+
+class Network(nn.Module):
+    """A classifier `body` behind the normalization that it was trained with.
+
+    forward: (N, 1, S, S) float32 in [0, 1] -> (N, C) logits. `mean` and `std` are on that scale, one per input channel
+    of the body, over which the film is repeated.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, body: nn.Module, mean: list[float], std: list[float]) -> None:
+        super().__init__()
+        self.body = body
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.body((images - self.mean) / self.std)
+        return logits
+
+
+def build(name: str, classes: int, channels: int = 1, pretrained: str | Path | None = None) -> Network:
+    """The architecture `name` with `classes` outputs, ready to train on gray films.
+
+    `name` is "timm:resnet18", "torchvision:resnet18", or bare (timm). `pretrained` is "imagenet" (the library's own
+    weights, which must already lie on this machine: nothing is downloaded) or the path of a weight file of the same
+    architecture, of which everything that fits is taken. Raises StageError for a name or file that is not there.
+    """
+    library, _, model = name.rpartition(":")
+    if library not in ("", *LIBRARIES):
+        raise StageError(f"architecture {name!r} names the library {library!r}; wanted timm: or torchvision:")
+    known = _torchvision_names() if library == "torchvision" else timm.list_models() + timm.list_pretrained()
+    if model not in known:
+        raise StageError(f"no architecture {model!r} in {library or 'timm'}; {_nearest(model, known)}")
+    imagenet = pretrained == "imagenet"
+    network = (_torchvision if library == "torchvision" else _timm)(model, classes, channels, imagenet)
+    if pretrained is not None and not imagenet:
+        state = read_weights(pretrained)
+        bare = not any(key.startswith("body.") for key in state)
+        transfer_weights({f"body.{key}": value for key, value in state.items()} if bare else state, network)
+    return network
+
+
+def head_parameters(module: nn.Module) -> set[str]:
+    """Names of the parameters of the last linear layer (or convolution, if there is none): the classifier."""
+    linear = [name for name, part in module.named_modules() if isinstance(part, nn.Linear)]
+    convolution = [name for name, part in module.named_modules() if isinstance(part, nn.Conv2d)]
+    last = (linear or convolution)[-1:]
+    return {name for name, _ in module.named_parameters() if last and name.rpartition(".")[0] == last[0]}
+
+
+def _timm(model: str, classes: int, channels: int, imagenet: bool) -> Network:
+    overlay = {"file": str(_timm_file(model))} if imagenet else None
+    options: dict[str, Any] = {"in_chans": channels, "num_classes": classes}
+    body = timm.create_model(model, pretrained=imagenet, pretrained_cfg_overlay=overlay, **options)
+    if not imagenet:
+        return Network(body, [GRAY_MEAN] * channels, [GRAY_STD] * channels)
+    config = body.pretrained_cfg
+    return Network(body, _fit(config["mean"], channels), _fit(config["std"], channels))
+
+
+def _timm_file(model: str) -> Path:
+    from huggingface_hub import try_to_load_from_cache
+
+    config = timm.get_pretrained_cfg(model)
+    url, repository = (config.url, config.hf_hub_id) if config is not None else (None, None)
+    checkpoints = Path(torch.hub.get_dir()) / "checkpoints"
+    name = Path(url).name if url else f"{model}.safetensors"
+    found = [path for path in (checkpoints / name, checkpoints / f"{model}.safetensors") if path.is_file()]
+    if repository:
+        cached = [try_to_load_from_cache(repository, file) for file in ("model.safetensors", "pytorch_model.bin")]
+        found += [Path(path) for path in cached if isinstance(path, str)]
+    if found:
+        return found[0]
+    source = f"https://huggingface.co/{repository}" if repository else url or "the library's pages"
+    raise _absent(model, source, checkpoints / f"{model}.safetensors")
+
+
+def _torchvision_names() -> list[str]:
+    names: list[str] = torchvision.models.list_models(module=torchvision.models)
+    return names
+
+
+def _torchvision(model: str, classes: int, channels: int, imagenet: bool) -> Network:
+    options: dict[str, Any] = {"init_weights": True} if model in ("googlenet", "inception_v3") else {}
+    if options:
+        options["aux_logits"] = False
+    body = torchvision.models.get_model(model, weights=None, num_classes=classes, **options)
+    mean, std = [GRAY_MEAN], [GRAY_STD]
+    if imagenet:
+        best = torchvision.models.get_model_weights(model).DEFAULT
+        path = Path(torch.hub.get_dir()) / "checkpoints" / Path(best.url).name
+        if not path.is_file():
+            raise _absent(model, best.url, path)
+        transfer_weights(read_weights(path), body)
+        mean, std = list(best.transforms().mean), list(best.transforms().std)
+    if channels != 3:
+        _adapt_input(body, channels)
+    return Network(body, _fit(mean, channels), _fit(std, channels))
+
+
+def _adapt_input(body: nn.Module, channels: int) -> None:
+    """Replace the first convolution by one of `channels` inputs: the mean weight, scaled to the same response."""
+    name, first = next((name, part) for name, part in body.named_modules() if isinstance(part, nn.Conv2d))
+    if first.groups != 1:
+        raise StageError(f"the first convolution {name!r} is grouped and cannot be adapted; use channels: 3")
+    adapted = nn.Conv2d(channels, first.out_channels, first.kernel_size, first.stride, first.padding)  # type: ignore[arg-type]
+    adapted.dilation, adapted.padding_mode = first.dilation, first.padding_mode
+    adapted.weight = nn.Parameter(first.weight.detach().sum(dim=1, keepdim=True).repeat(1, channels, 1, 1) / channels)
+    adapted.bias = first.bias
+    parent, _, leaf = name.rpartition(".")
+    setattr(body.get_submodule(parent), leaf, adapted)
+
+
+def _fit(values: Any, channels: int) -> list[float]:
+    """Per-channel statistics for `channels` inputs: as they are, or their average."""
+    known = [float(value) for value in values]
+    return known if len(known) == channels else [sum(known) / len(known)] * channels
+
+
+def _absent(model: str, source: str, path: Path) -> StageError:
+    return StageError(
+        f"pretrained: imagenet asks for weights of {model}, and nothing is downloaded here; fetch them from {source} "
+        f"and place them at {path}, or give pretrained the path of a file, or leave it out"
+    )
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
+    return f"the nearest names are {', '.join(close)}" if close else "timm.list_models() shows the names"

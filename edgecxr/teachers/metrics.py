@@ -1,0 +1,50 @@
+"""What is watched while a network learns: macro AUROC over all classes, and the loss on held-out films."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+from scipy.stats import rankdata
+
+from edgecxr.spec import Head
+from edgecxr.teachers.losses import columns
+
+__all__ = ["macro_auroc"]
+
+
+def macro_auroc(
+    logits: NDArray[np.floating], targets: Mapping[str, NDArray[np.generic]], heads: Sequence[Head]
+) -> float:
+    """Mean one-against-rest AUROC over the classes that have both kinds among the labelled films; NaN when none has."""
+    values = [
+        _auroc(scores, labels)
+        for head in heads
+        for scores, labels in _pairs(logits[:, columns(heads)[head.name]], targets[head.name], head)
+    ]
+    defined = [value for value in values if not np.isnan(value)]
+    return float(np.mean(defined)) if defined else float("nan")
+
+
+Pair = tuple[NDArray[np.floating], NDArray[np.bool_]]
+
+
+def _pairs(logits: NDArray[np.floating], targets: NDArray[np.generic], head: Head) -> list[Pair]:
+    """(scores, labels) of each class of the head, labelled films only."""
+    if head.kind == "softmax":
+        known = targets.astype(np.int64) >= 0
+        scores = log_softmax(logits.astype(np.float64), axis=1)[known]
+        return [(scores[:, index], targets[known] == index) for index in range(len(head.classes))]
+    values = targets.astype(np.float32)
+    known = ~np.isnan(values)
+    return [(logits[rows, index], values[rows, index] > 0.5) for index, rows in enumerate(known.T)]
+
+
+def _auroc(scores: NDArray[np.floating], labels: NDArray[np.bool_]) -> float:
+    """Mann-Whitney estimate with ties at half; NaN with one kind only (Hanley & McNeil 1982)."""
+    positives = int(labels.sum())
+    negatives = len(labels) - positives
+    if positives == 0 or negatives == 0:
+        return float("nan")
+    rank_sum = float(rankdata(scores)[labels].sum())
+    return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)

@@ -1,0 +1,322 @@
+"""Training one network on cached films: AdamW, cosine schedule, weight averaging, early stopping, resume.
+
+Every random draw of an epoch derives from (seed, epoch), so a run that was interrupted and resumed gives the same
+weights as one that was not, bit for bit on the same machine and thread count.
+"""
+
+import hashlib
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from timm.utils import ModelEmaV3
+from torch import Generator, Tensor, nn
+
+from edgecxr.errors import StageError
+from edgecxr.spec import Head, Strict
+from edgecxr.teachers.architecture import head_parameters
+from edgecxr.teachers.augment import AugmentSettings, augment
+from edgecxr.teachers.compute import Autocast, autocast, forward, pick_device
+from edgecxr.teachers.losses import LossSettings, MixedLoss
+from edgecxr.teachers.metrics import macro_auroc
+from edgecxr.teachers.progress import Progress, Silent
+from edgecxr.teachers.weights import read_weights, write_atomic, write_weights
+
+__all__ = ["Samples", "TrainResult", "TrainSettings", "train"]
+
+Record = dict[str, float]
+
+
+class TrainSettings(Strict):
+    """How one network is trained."""
+
+    epochs: Annotated[int, Field(ge=1)] = 30
+    batch: Annotated[int, Field(ge=2)] = 32
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    body_learning_rate: Annotated[float, Field(ge=0, description="factor for all but the last layer")] = 1.0
+    warmup: Annotated[float, Field(ge=0, lt=1, description="share of the steps")] = 0.1
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    clip_norm: Annotated[float, Field(gt=0)] = 5.0
+    mixup: Annotated[float, Field(ge=0, description="alpha of the beta distribution; 0 is off")] = 0.0
+    average: Annotated[float, Field(ge=0, lt=1, description="decay of the weight average; 0 is off")] = 0.99
+    metric: Literal["auroc", "loss"] = "auroc"
+    patience: Annotated[int, Field(ge=1, description="epochs without improvement before stopping")] = 10
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: str = "auto"
+    autocast: Autocast = "auto"
+    augment: AugmentSettings = AugmentSettings()
+    loss: LossSettings = LossSettings()
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Films and labels side by side.
+
+    `images` (N, 1, S, S) float in [0, 1], in memory or memory-mapped. `targets` by head name: softmax (N,) int64 with
+    -1 for unlabelled, sigmoid (N, K) float32 with NaN for unknown.
+    """
+
+    images: NDArray[np.floating]
+    targets: Mapping[str, NDArray[Any]]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What training reached: a record per epoch, and the epoch (from 1) whose weights were kept."""
+
+    history: tuple[Record, ...]
+    best_epoch: int
+    best: float  # of settings.metric on the validation films
+    stopped_early: bool
+
+
+def train(
+    module: nn.Module,
+    samples: tuple[Samples, Samples],
+    heads: Sequence[Head],
+    settings: TrainSettings,
+    folder: Path,
+    *,
+    progress: Progress | None = None,
+) -> TrainResult:
+    """Train `module` in place on samples = (training, validation); it ends with the best epoch's weights, on the CPU.
+
+    `folder` keeps checkpoint.pt (after every epoch), weights.safetensors (the best so far) and history.json; a run of
+    the same settings, data and initial weights found there is continued. Raises StageError when the loss is not a
+    number, when the labels cannot train these heads, or when the folder holds another run.
+    """
+    with torch.random.fork_rng():
+        run = _Run(module, samples, heads, settings, folder)
+        run.restore()
+        run.learn(progress or Silent())
+    return run.finish()
+
+
+class _Run:
+    """One training run: what changes between epochs is what `_save` writes and `restore` reads."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        samples: tuple[Samples, Samples],
+        heads: Sequence[Head],
+        settings: TrainSettings,
+        folder: Path,
+    ) -> None:
+        self.training, self.validation = samples
+        self.heads, self.settings, self.folder = tuple(heads), settings, folder
+        for part, name in zip(samples, ("training", "validation"), strict=True):
+            _check(part, heads, name)
+        self.key = _run_key(module, samples, heads, settings)
+        self.device = pick_device(settings.device)
+        self.module = module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.loss = MixedLoss(heads, self.training.targets, settings.loss).to(self.device)
+        self.average = ModelEmaV3(module, decay=settings.average, use_warmup=True) if settings.average else None
+        self.optimizer = torch.optim.AdamW(_groups(module, settings), lr=settings.learning_rate)
+        self.steps = max(1, len(self.training) // settings.batch)
+        self.history: list[Record] = []
+
+    @property
+    def shipped(self) -> nn.Module:
+        """The network whose weights are validated and kept: the average, where there is one."""
+        kept: nn.Module = self.average.module if self.average is not None else self.module
+        return kept
+
+    def learn(self, progress: Progress) -> None:
+        total = self.settings.epochs * self.steps
+        while len(self.history) < self.settings.epochs and not self.exhausted:
+            epoch = len(self.history)
+            loss = self._epoch(epoch, progress)
+            record = {
+                "epoch": epoch + 1.0,
+                "learning_rate": self._rate((epoch + 1) * self.steps - 1),
+                "train_loss": loss,
+            }
+            self.history.append(record | self._validate())
+            self._save()
+            best = self.history[self.best]["score"]
+            progress((epoch + 1) * self.steps, total, f"loss {loss:.4f}, {self.settings.metric} {best:.4f} at best")
+
+    @property
+    def best(self) -> int:
+        """Index of the best epoch so far, the first of equals."""
+        sign = 1 if self.settings.metric == "auroc" else -1
+        return max(range(len(self.history)), key=lambda index: (sign * self.history[index]["score"], -index))
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the last `patience` epochs brought nothing."""
+        return len(self.history) > 0 and len(self.history) - 1 - self.best >= self.settings.patience
+
+    def _rate(self, step: int) -> float:
+        """Learning rate of a step: linear warm-up, then half a cosine down to 0."""
+        total = self.steps * self.settings.epochs
+        warm = self.settings.warmup * total
+        if step + 1 < warm:
+            return self.settings.learning_rate * (step + 1) / warm
+        return self.settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (step + 1 - warm) / (total - warm + 1)))
+
+    def _epoch(self, epoch: int, progress: Progress) -> float:
+        """One pass over the training films, the last incomplete batch left out; returns the mean loss."""
+        seed = int(np.random.SeedSequence([self.settings.seed, epoch]).generate_state(1)[0])
+        torch.manual_seed(seed)  # dropout and the like inside the module
+        generator = Generator(device=self.device).manual_seed(seed)
+        order = np.random.default_rng(seed).permutation(len(self.training))
+        self.module.train()
+        losses = []
+        for index in range(self.steps):
+            step = epoch * self.steps + index
+            rows = np.sort(order[index * self.settings.batch : (index + 1) * self.settings.batch])
+            losses.append(self._step(step, rows, generator))
+            if not math.isfinite(losses[-1]):
+                raise StageError(
+                    f"the loss became {losses[-1]} in epoch {epoch + 1} at learning rate {self._rate(step):.3g}; "
+                    "lower learning_rate, or look for broken films"
+                )
+            progress(step + 1, self.steps * self.settings.epochs, f"epoch {epoch + 1}, loss {losses[-1]:.4f}")
+        return float(np.mean(losses))
+
+    def _step(self, step: int, rows: NDArray[np.intp], generator: Generator) -> float:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate(step) * group["factor"]
+        images = torch.from_numpy(np.asarray(self.training.images[rows], dtype=np.float32)).to(self.device)
+        targets = {name: torch.from_numpy(value[rows]).to(self.device) for name, value in self.training.targets.items()}
+        images = augment(images, self.settings.augment, generator)
+        loss = self._batch_loss(images, targets, np.random.default_rng([self.settings.seed, step]))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.clip_norm)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.module, step + 1)
+        return loss.item()
+
+    def _batch_loss(self, images: Tensor, targets: dict[str, Tensor], chance: np.random.Generator) -> Tensor:
+        """The loss, of films mixed in pairs where mixup is on (Zhang et al. 2018)."""
+        share = float(chance.beta(self.settings.mixup, self.settings.mixup)) if self.settings.mixup else 1.0
+        if share < 1:
+            images = images * share + images.flip(0) * (1 - share)
+        with autocast(self.device, self.settings.autocast):
+            logits = self.module(images.contiguous(memory_format=torch.channels_last)).float()
+        loss: Tensor = self.loss(logits, targets)
+        if share < 1:
+            loss = loss * share + self.loss(logits, {name: value.flip(0) for name, value in targets.items()}) * (
+                1 - share
+            )
+        return loss
+
+    def _validate(self) -> Record:
+        logits = forward(self.shipped, self.validation.images, 2 * self.settings.batch, self.settings.autocast)
+        targets = {name: torch.from_numpy(value).to(self.device) for name, value in self.validation.targets.items()}
+        loss = float(self.loss(logits.to(self.device), targets))
+        auroc = macro_auroc(logits.numpy(), self.validation.targets, self.heads)
+        score = auroc if self.settings.metric == "auroc" else loss
+        if not math.isfinite(score):
+            raise StageError(f"the validation {self.settings.metric} is {score}: its films lack labels of both kinds")
+        return {"validation_loss": loss, "validation_auroc": auroc, "score": score}
+
+    def _save(self) -> None:
+        if self.best == len(self.history) - 1:
+            write_weights(self.folder / "weights.safetensors", self.shipped.state_dict())
+        state = {
+            "key": self.key,
+            "module": self.module.state_dict(),
+            "average": self.average.module.state_dict() if self.average is not None else None,
+            "optimizer": self.optimizer.state_dict(),
+            "history": self.history,
+        }
+        content = io.BytesIO()
+        torch.save(state, content)
+        write_atomic(self.folder / "checkpoint.pt", content.getvalue())
+        write_atomic(self.folder / "history.json", json.dumps(self.history, indent=1).encode())
+
+    def restore(self) -> None:
+        """Take up the run that `folder` holds, if there is one."""
+        path = self.folder / "checkpoint.pt"
+        if not path.exists():
+            return
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        if state["key"] != self.key:
+            raise StageError(
+                f"{path} is of a run with other settings, films or initial weights; "
+                "train into another folder, or delete it"
+            )
+        self.module.load_state_dict(state["module"])
+        if self.average is not None:
+            self.average.module.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.history = list(state["history"])
+
+    def finish(self) -> TrainResult:
+        self.module.load_state_dict(read_weights(self.folder / "weights.safetensors", ()))
+        self.module.to("cpu").eval()
+        early = len(self.history) < self.settings.epochs
+        return TrainResult(tuple(self.history), self.best + 1, self.history[self.best]["score"], early)
+
+
+def _groups(module: nn.Module, settings: TrainSettings) -> list[dict[str, Any]]:
+    """Parameter groups: body or head (learning-rate factor), with weight decay on matrices only."""
+    head = head_parameters(module)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, weight in module.named_parameters():
+        factor = 1.0 if name in head else settings.body_learning_rate
+        decay = settings.weight_decay if weight.ndim > 1 else 0.0
+        if factor > 0:
+            groups.setdefault((factor, decay), []).append(weight)
+    return [{"params": part, "factor": key[0], "weight_decay": key[1]} for key, part in groups.items()]
+
+
+def _check(samples: Samples, heads: Sequence[Head], part: str) -> None:
+    if len(samples) < 2:
+        raise StageError(f"{len(samples)} {part} films; wanted at least 2: look at the folds of the recipe")
+    first = np.asarray(samples.images[:16], dtype=np.float32)
+    if not (first.min() >= 0 and first.max() <= 1):
+        raise StageError(
+            f"{part} films range from {first.min():.3g} to {first.max():.3g}; wanted [0, 1]: use range 0 to 1"
+        )
+    for head in heads:
+        targets = samples.targets[head.name]
+        shape = (len(samples),) if head.kind == "softmax" else (len(samples), len(head.classes))
+        if targets.shape != shape:
+            raise StageError(f"{part} targets of head {head.name!r} are {targets.shape}; wanted {shape}")
+        if part == "training":
+            _check_classes(head, targets)
+
+
+def _check_classes(head: Head, targets: NDArray[Any]) -> None:
+    """Every class of a softmax head, and both answers of a sigmoid class, must occur where the network learns."""
+    if head.kind == "softmax":
+        missing = [name for index, name in enumerate(head.classes) if not (targets == index).any()]
+    else:
+        missing = [name for name, column in zip(head.classes, targets.T, strict=True) if not {0, 1} <= set(column)]
+    if missing:
+        raise StageError(
+            f"no training film shows both kinds of {', '.join(missing)} (head {head.name!r}); nothing to learn"
+        )
+
+
+def _run_key(
+    module: nn.Module, samples: tuple[Samples, Samples], heads: Sequence[Head], settings: TrainSettings
+) -> str:
+    """Digest of what must be equal for a run to be continued: settings, heads, films, labels, initial weights."""
+    digest = hashlib.sha256(settings.model_dump_json().encode())
+    digest.update(json.dumps([head.model_dump(mode="json") for head in heads]).encode())
+    for part in samples:
+        digest.update(repr(part.images.shape).encode())
+        digest.update(np.ascontiguousarray(part.images[:: max(1, len(part) // 64)]).tobytes())
+        for name in sorted(part.targets):
+            digest.update(name.encode() + np.ascontiguousarray(part.targets[name]).tobytes())
+    for name, value in module.state_dict().items():
+        digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
