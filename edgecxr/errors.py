@@ -8,7 +8,8 @@ EdgeCxrError
 ├── EngineError      an inference engine is absent, or did not reproduce the bundle's golden set
 ├── KernelError      a preprocessing kernel was asked for by name and is absent
 ├── LintError        an ONNX graph breaks the rules of a deployable model
-└── StageError       a build stage could not produce what the next one needs
+├── StageError       a build stage could not produce what the next one needs
+└── StatisticsError  too few films, or scores that are not numbers: a figure cannot be computed
 
 Messages say what was got, what was wanted and what to do.
 """
@@ -27,7 +28,10 @@ __all__ = [
     "Refusal",
     "RefusalReason",
     "StageError",
+    "StatisticsError",
 ]
+
+SHOWN = 50  # problems of a data set that a message lists; all are in `problems`
 
 
 class EdgeCxrError(Exception):
@@ -65,8 +69,9 @@ class DatasetError(EdgeCxrError):
     """Labels or films of a data set are wrong; `problems` names each, row by row."""
 
     def __init__(self, problems: Sequence[str]) -> None:
-        shown = "\n".join(f"  {problem}" for problem in problems)
-        super().__init__(f"{len(problems)} problem(s) in the data set; nothing was trained:\n{shown}")
+        shown = "\n".join(f"  {problem}" for problem in problems[:SHOWN])
+        more = f"\n  … and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        super().__init__(f"{len(problems)} problem(s) in the data set; nothing was trained:\n{shown}{more}")
         self.problems = tuple(problems)
 
 
@@ -96,3 +101,7 @@ class LintError(EdgeCxrError):
 
 class StageError(EdgeCxrError):
     """A build stage could not produce what the next one needs; the message says what to change in the recipe."""
+
+
+class StatisticsError(EdgeCxrError, ValueError):
+    """A figure cannot be computed from these films; the message gives the counts."""

@@ -1,0 +1,298 @@
+"""A folder of labelled films: labels.csv, checked as a whole before anything is trained or evaluated on it.
+
+`docs/data.md` says how such a folder looks. What reading a film can show is found later, when films are preprocessed.
+"""
+
+import csv
+import difflib
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import model_validator
+
+from edgecxr.errors import DatasetError
+from edgecxr.spec import Head, Strict
+
+__all__ = ["FOLDS", "Dataset", "Film", "HeadColumns", "load_dataset"]
+
+FOLDS = 5  # how many there are when labels.csv has no `fold` column
+KNOWN = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0}  # what a sigmoid cell may say; empty is unknown
+CHUNK = 1 << 20
+
+Row = dict[str, str]
+
+
+class HeadColumns(Strict):
+    """Where the labels of a head stand in labels.csv."""
+
+    head: Head
+    column: str | None = (
+        None  # softmax: the column that names the class, "label" unless given; an empty cell: unlabelled
+    )
+    columns: dict[str, str] | None = None  # sigmoid: class to column, for columns that are not named like their class
+
+    @model_validator(mode="after")
+    def _check(self) -> "HeadColumns":
+        if self.head.kind == "sigmoid" and self.column is not None:
+            raise ValueError(f"head {self.head.name!r} is sigmoid: give `columns` (class: column), not `column`")
+        if self.head.kind == "softmax" and self.columns is not None:
+            raise ValueError(f"head {self.head.name!r} is softmax: give `column`, not `columns`")
+        strange = sorted(set(self.columns or ()) - set(self.head.classes))
+        if strange:
+            raise ValueError(f"`columns` of head {self.head.name!r} names {', '.join(strange)}, not one of its classes")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns that this head reads: one for softmax, one for each class for sigmoid."""
+        if self.head.kind == "softmax":
+            return (self.column or "label",)
+        return tuple((self.columns or {}).get(name, name) for name in self.head.classes)
+
+    def problems(self, row: Row) -> Iterator[str]:
+        """What is wrong with this row's labels for this head, and the nearest that would be right."""
+        for column in self.names:
+            value = row[column]
+            if value == "" or value in (self.head.classes if self.head.kind == "softmax" else KNOWN):
+                continue
+            if self.head.kind == "sigmoid":
+                yield f"{column} is {value!r}; write 1, 0, or nothing where it is unknown"
+                continue
+            near = difflib.get_close_matches(value.strip().lower(), self.head.classes, 1, 0.6)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            yield f"{column} {value!r} is not one of {', '.join(self.head.classes)}{hint}"
+
+
+@dataclass(frozen=True)
+class Film:
+    """One row of labels.csv."""
+
+    path: Path
+    patient: str
+    fold: int
+    values: Row  # the raw row
+    sha256: str = ""  # of the file's bytes, hex
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Films with labels, in the order of labels.csv."""
+
+    folder: Path
+    films: tuple[Film, ...]
+    digest: str  # over every row and every film's bytes: the same digest, the same data
+    heads: tuple[HeadColumns, ...] = ()
+    notes: tuple[str, ...] = ()  # what was decided on loading, e.g. folds that labels.csv does not give
+
+    def __len__(self) -> int:
+        return len(self.films)
+
+    def select(self, folds: Iterable[int]) -> "Dataset":
+        """The films of these folds. Raises DatasetError for a fold without films."""
+        wanted = set(folds)
+        absent = sorted(wanted - {film.fold for film in self.films})
+        if absent:
+            raise DatasetError([f"no film is in fold {fold} of {self.folder}" for fold in absent])
+        films = tuple(film for film in self.films if film.fold in wanted)
+        return replace(self, films=films, digest=_digest(films))
+
+    def targets(self, head: Head | HeadColumns, column: str | None = None) -> NDArray[Any]:
+        """Labels of every film for one head.
+
+        Softmax: (N,) int64, the class's index, -1 where the film is not labelled for this head. Sigmoid: (N, K)
+        float32, 1 or 0, NaN where unknown. A bare Head uses the columns it was loaded with; `column` overrides a
+        softmax head's. Raises DatasetError for a value outside the head.
+        """
+        placed = head if isinstance(head, HeadColumns) else self._placed(head)
+        if column is not None:
+            placed = HeadColumns(head=placed.head, column=column)
+        problems = _missing_columns(self.films[0].values if self.films else {}, [placed])
+        for film in self.films if not problems else ():
+            problems += [f"{film.values.get('file', film.path)}: {text}" for text in placed.problems(film.values)]
+        if problems:
+            raise DatasetError(problems)
+        if placed.head.kind == "softmax":
+            index = {name: number for number, name in enumerate(placed.head.classes)}
+            return np.array([index.get(film.values[placed.names[0]], -1) for film in self.films], np.int64)
+        cells = [[KNOWN.get(film.values[name], np.nan) for name in placed.names] for film in self.films]
+        return np.array(cells, np.float32).reshape(len(self.films), len(placed.names))
+
+    def _placed(self, head: Head) -> HeadColumns:
+        return next((placed for placed in self.heads if placed.head == head), HeadColumns(head=head))
+
+
+def load_dataset(folder: str | Path, *, labels: str = "labels.csv", heads: Sequence[HeadColumns] = ()) -> Dataset:
+    """Read and check labels.csv and the films that it names.
+
+    Wanted columns: `file` (path below the folder), `patient`, what the heads read, and `fold`; without `fold`, folds
+    0 to 4 are given by the hash of the patient, and `notes` says so. Raises DatasetError with every problem found.
+    """
+    place = Path(folder)
+    rows = _read_rows(place / labels)
+    if lacking := _missing_columns(rows[0], heads):
+        raise DatasetError(lacking)
+    given = "fold" in rows[0]
+    problems = [problem for number, row in _numbered(rows) for problem in _row_problems(place, number, row, heads)]
+    problems += _repeated_files(rows) + _split_patients(rows if given else [])
+    if problems:
+        raise DatasetError(problems)
+    films = _films(place, rows, given)
+    if repeated := _same_content(films, heads):
+        raise DatasetError(repeated)
+    notes = () if given else (f"no `fold` column: {FOLDS} folds were given by the hash of the patient",)
+    return Dataset(place, films, _digest(films), tuple(heads), notes)
+
+
+def _numbered(rows: Sequence[Row]) -> Iterator[tuple[int, Row]]:
+    """Rows with the number that a spreadsheet shows; the header is row 1."""
+    return enumerate(rows, start=2)
+
+
+def _read_rows(path: Path) -> list[Row]:
+    """Every row of the table, each with every column. Raises DatasetError."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            table = [line for line in csv.reader(file, strict=True) if line]
+    except FileNotFoundError:
+        raise DatasetError([f"{path} is not there; a data folder needs a table of its films (docs/data.md)"]) from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError([f"{path} cannot be read as UTF-8 comma-separated text: {error}"]) from error
+    if len(table) < 2:
+        raise DatasetError([f"{path} has no films; it needs a header and one row for each film"])
+    header, body = table[0], table[1:]
+    problems = [f"column {name!r} stands {n} times in {path.name}" for name, n in Counter(header).items() if n > 1]
+    problems += [
+        f"row {number}: {len(line)} cells, but the header has {len(header)}"
+        for number, line in enumerate(body, start=2)
+        if len(line) != len(header)
+    ]
+    if problems:
+        raise DatasetError(problems)
+    return [dict(zip(header, line, strict=True)) for line in body]
+
+
+def _missing_columns(row: Row, heads: Sequence[HeadColumns]) -> list[str]:
+    """One problem for each column that must be there and is not."""
+    reasons = {
+        "file": "the film's path below the data folder",
+        "patient": "without it folds cannot keep a patient's films together, and every figure would be too good",
+    }
+    reasons |= {name: f"head {placed.head.name!r} reads it" for placed in heads for name in placed.names}
+    problems = []
+    for column, reason in reasons.items():
+        if column not in row:
+            near = difflib.get_close_matches(column, row, 1, 0.6)
+            hint = f"; is it {near[0]!r}?" if near else f"; there are: {', '.join(row)}"
+            problems.append(f"column {column!r} is missing ({reason}){hint}")
+    return problems
+
+
+def _row_problems(folder: Path, number: int, row: Row, heads: Sequence[HeadColumns]) -> Iterator[str]:
+    """Everything wrong with one row by itself."""
+    where = f"row {number} ({row['file']})"
+    trouble = _file_problem(folder, row["file"])
+    if trouble:
+        yield f"{where}: {trouble}"
+    if not row["patient"].strip():
+        yield f"{where}: no patient"
+    if "fold" in row and not (row["fold"].isascii() and row["fold"].isdigit()):
+        yield f"{where}: fold {row['fold']!r} is not a whole number, 0 or more"
+    for placed in heads:
+        for text in placed.problems(row):
+            yield f"{where}: {text}"
+
+
+def _file_problem(folder: Path, name: str) -> str | None:
+    """Why `name` is not a film below the folder, or None. Links that the folder's owner made are followed."""
+    inside = os.path.normpath(name)
+    if not name or "\0" in name:
+        return "no file name"
+    if os.path.isabs(name) or inside.split(os.sep)[0] == os.pardir:
+        return f"the path leaves the data folder {folder}"
+    path = folder / inside
+    if not path.is_file():
+        return f"there is no such file below {folder}"
+    return "the file is empty" if path.stat().st_size == 0 else None
+
+
+def _repeated_files(rows: Sequence[Row]) -> list[str]:
+    """One problem for each row that names a film which an earlier row has named."""
+    first: dict[str, int] = {}
+    problems = []
+    for number, row in _numbered(rows):
+        earlier = first.setdefault(os.path.normpath(row["file"]), number)
+        if earlier != number:
+            problems.append(f"row {number} ({row['file']}): the same file as row {earlier}")
+    return problems
+
+
+def _split_patients(rows: Sequence[Row]) -> list[str]:
+    """One problem for each patient with films in more than one fold."""
+    folds: dict[str, dict[str, int]] = {}
+    for number, row in _numbered(rows):
+        folds.setdefault(row["patient"], {}).setdefault(row["fold"], number)
+    return [
+        f"patient {patient!r} is in folds {', '.join(f'{fold} (row {number})' for fold, number in seen.items())};"
+        " keep all films of a patient in one fold"
+        for patient, seen in folds.items()
+        if len(seen) > 1
+    ]
+
+
+def _films(folder: Path, rows: Sequence[Row], given: bool) -> tuple[Film, ...]:
+    """Films with their digests; folds as given, or by the patient's hash."""
+    paths = [folder / os.path.normpath(row["file"]) for row in rows]
+    with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
+        digests = list(pool.map(_sha256, paths))
+    folds = [int(row["fold"]) if given else _hashed_fold(row["patient"]) for row in rows]
+    return tuple(
+        Film(path, row["patient"], fold, row, digest)
+        for path, row, fold, digest in zip(paths, rows, folds, digests, strict=True)
+    )
+
+
+def _hashed_fold(patient: str) -> int:
+    return int.from_bytes(hashlib.sha256(patient.encode()).digest()[:8], "big") % FOLDS
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _same_content(films: Sequence[Film], heads: Sequence[HeadColumns]) -> list[str]:
+    """One problem for each film whose bytes stand under another name in another fold, or with another label."""
+    first: dict[str, Film] = {}
+    problems = []
+    columns = [name for placed in heads for name in placed.names]
+    for number, film in enumerate(films, start=2):
+        earlier = first.setdefault(film.sha256, film)
+        where = f"row {number} ({film.values['file']}): the same bytes as {earlier.values['file']}"
+        if earlier.fold != film.fold:
+            problems.append(
+                f"{where}, but in fold {film.fold} and not {earlier.fold}; it would be tested on what it saw"
+            )
+        differing = [name for name in columns if earlier.values[name] != film.values[name]]
+        if differing:
+            problems.append(f"{where}, but labelled otherwise in {', '.join(differing)}")
+    return problems
+
+
+def _digest(films: Sequence[Film]) -> str:
+    """SHA-256 (hex) over every row and every film's bytes, in order; where the folder lies does not matter."""
+    digest = hashlib.sha256()
+    for film in films:
+        digest.update(json.dumps([film.values, film.fold, film.sha256], sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()

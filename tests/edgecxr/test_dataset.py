@@ -1,0 +1,217 @@
+import csv
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from edgecxr.dataset import HeadColumns, load_dataset
+from edgecxr.errors import DatasetError
+from edgecxr.phantom import write_dataset
+from edgecxr.spec import Head
+
+THREE = HeadColumns(head=Head(name="finding", kind="softmax", classes=("normal", "covid", "pneumonia")))
+SIGNS = HeadColumns(
+    head=Head(name="signs", kind="sigmoid", classes=("Effusion", "Edema")), columns={"Effusion": "pleural effusion"}
+)
+GOOD = [
+    {"file": "a.png", "patient": "p1", "label": "normal", "fold": "0", "pleural effusion": "0", "Edema": ""},
+    {"file": "b.png", "patient": "p1", "label": "covid", "fold": "0", "pleural effusion": "1", "Edema": "0.0"},
+    {"file": "sub/c.png", "patient": "p2", "label": "", "fold": "3", "pleural effusion": "", "Edema": "1"},
+]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A data folder of three films; `write(rows)` puts another table in it."""
+    (tmp_path / "sub").mkdir()
+    for row in GOOD:
+        (tmp_path / row["file"]).write_bytes(row["file"].encode())
+    write(tmp_path, GOOD)
+    return tmp_path
+
+
+def write(folder, rows):
+    with open(folder / "labels.csv", "w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, rows[0].keys())
+        table.writeheader()
+        table.writerows(rows)
+
+
+def changed(row, **cells):
+    """The good rows with some cells of row 0, 1 or 2 replaced."""
+    return [{**values, **cells} if number == row else values for number, values in enumerate(GOOD)]
+
+
+def without(column):
+    return [{name: cell for name, cell in row.items() if name != column} for row in GOOD]
+
+
+def test_films_come_in_the_order_of_the_table(folder):
+    data = load_dataset(folder, heads=[THREE, SIGNS])
+    assert [film.path for film in data.films] == [folder / "a.png", folder / "b.png", folder / "sub/c.png"]
+    assert [(film.patient, film.fold) for film in data.films] == [("p1", 0), ("p1", 0), ("p2", 3)]
+    assert data.films[0].values == GOOD[0]
+    assert data.notes == ()
+    assert len(data) == 3
+
+
+def test_targets_say_what_is_known(folder):
+    data = load_dataset(folder, heads=[THREE, SIGNS])
+    classes, signs = data.targets(THREE.head), data.targets(SIGNS.head)
+    assert classes.dtype == np.int64
+    assert classes.tolist() == [0, 1, -1]
+    assert signs.dtype == np.float32
+    np.testing.assert_array_equal(signs, [[0, np.nan], [1, 0], [np.nan, 1]])
+    np.testing.assert_array_equal(data.targets(SIGNS), signs)
+
+
+def test_a_head_may_be_asked_for_after_loading(folder):
+    data = load_dataset(folder)
+    head = Head(name="fold", kind="softmax", classes=("0", "3"))
+    assert data.targets(head, "fold").tolist() == [0, 0, 1]
+    with pytest.raises(DatasetError, match="column 'diagnosis' is missing"):
+        data.targets(THREE.head, "diagnosis")
+    with pytest.raises(DatasetError, match=r"b\.png: label 'covid' is not one of normal, flu"):
+        data.targets(Head(name="x", kind="softmax", classes=("normal", "flu")))
+
+
+def test_select_keeps_folds_apart(folder):
+    data = load_dataset(folder, heads=[THREE])
+    part = data.select([3])
+    assert [film.patient for film in part.films] == ["p2"]
+    assert part.targets(THREE.head).tolist() == [-1]
+    assert part.digest != data.digest
+    with pytest.raises(DatasetError, match="no film is in fold 4"):
+        data.select([3, 4])
+
+
+def test_the_digest_follows_rows_and_bytes_and_not_the_place(folder, tmp_path):
+    before = load_dataset(folder).digest
+    assert load_dataset(folder).digest == before
+    moved = folder.rename(tmp_path.parent / f"{tmp_path.name}-moved")
+    assert load_dataset(moved).digest == before
+    (moved / "a.png").write_bytes(b"other")
+    touched = load_dataset(moved).digest
+    assert touched != before
+    write(moved, changed(1, label="pneumonia"))
+    assert load_dataset(moved).digest not in (before, touched)
+
+
+def test_without_folds_patients_are_kept_together(tmp_path):
+    folder = write_dataset(tmp_path, 12, size=32)
+    rows = [
+        {name: cell for name, cell in row.items() if name != "fold"}
+        for row in csv.DictReader((folder / "labels.csv").read_text(encoding="utf-8").splitlines())
+    ]
+    write(folder, rows)
+    data = load_dataset(folder, heads=[THREE])
+    assert "5 folds were given by the hash of the patient" in data.notes[0]
+    folds = {}
+    for film in data.films:
+        folds.setdefault(film.patient, set()).add(film.fold)
+    assert all(len(seen) == 1 for seen in folds.values())
+    assert set().union(*folds.values()) == set(range(5))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (without("patient"), "column 'patient' is missing .without it folds cannot keep"),
+        (without("label"), "column 'label' is missing .head 'finding' reads it"),
+        (without("pleural effusion"), "column 'pleural effusion' is missing .head 'signs'"),
+        (changed(1, file="nowhere.png"), r"row 3 \(nowhere.png\): there is no such file"),
+        (changed(1, file="../b.png"), r"row 3 \(../b.png\): the path leaves the data folder"),
+        (changed(1, file="sub/../../b.png"), "row 3 .*the path leaves the data folder"),
+        (changed(1, file="/etc/passwd"), "row 3 .*the path leaves the data folder"),
+        (changed(1, file=""), r"row 3 \(\): no file name"),
+        (changed(1, file="sub"), r"row 3 \(sub\): there is no such file"),
+        (changed(1, file="./a.png"), r"row 3 \(./a.png\): the same file as row 2"),
+        (
+            changed(0, label="Covid"),
+            "row 2 .*label 'Covid' is not one of normal, covid, pneumonia; did you mean 'covid'?",
+        ),
+        (changed(0, label="xyzzy"), "row 2 .*label 'xyzzy' is not one of normal, covid, pneumonia$"),
+        (changed(0, Edema="maybe"), "row 2 .*Edema is 'maybe'; write 1, 0, or nothing"),
+        (changed(0, Edema="-1"), "row 2 .*Edema is '-1'; write 1, 0, or nothing"),
+        (changed(1, fold="1"), r"patient 'p1' is in folds 0 \(row 2\), 1 \(row 3\)"),
+        (changed(2, fold="two"), "row 4 .*fold 'two' is not a whole number"),
+        (changed(2, fold="-1"), "row 4 .*fold '-1' is not a whole number"),
+        (changed(2, patient=" "), "row 4 .*no patient"),
+    ],
+)
+def test_each_problem_is_named_with_its_row(folder, rows, message):
+    write(folder, rows)
+    with pytest.raises(DatasetError, match=message) as caught:
+        load_dataset(folder, heads=[THREE, SIGNS])
+    assert len(caught.value.problems) == 1
+
+
+def test_all_problems_are_told_at_once_and_the_list_is_capped(folder):
+    rows = [{**GOOD[0], "file": f"lost-{number}.png", "label": "?"} for number in range(60)]
+    write(folder, rows)
+    with pytest.raises(DatasetError, match=r"^120 problem\(s\)(.|\n)*and 70 more$") as caught:
+        load_dataset(folder, heads=[THREE])
+    assert len(caught.value.problems) == 120
+
+
+def test_an_empty_film_is_a_problem(folder):
+    (folder / "b.png").write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"row 3 \(b.png\): the file is empty"):
+        load_dataset(folder)
+
+
+def test_one_picture_under_two_names(folder):
+    (folder / "b.png").write_bytes(b"a.png")
+    with pytest.raises(DatasetError, match=r"row 3 .*the same bytes as a\.png, but labelled otherwise in label"):
+        load_dataset(folder, heads=[THREE])
+    assert len(load_dataset(folder)) == 3
+    (folder / "sub/c.png").write_bytes(b"a.png")
+    with pytest.raises(DatasetError, match=r"row 4 .*same bytes as a\.png, but in fold 3 and not 0"):
+        load_dataset(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"", "has no films; it needs a header"),
+        (b"file,patient,fold\n", "has no films; it needs a header"),
+        (b"file,patient,fold\na.png,p1\n", "row 2: 2 cells, but the header has 3"),
+        (b"file,patient,file\na.png,p1,a.png\n", "column 'file' stands 2 times"),
+        (b"file;patient\na.png;p1\n", "column 'file' is missing"),
+        (b"file,patient\n\xff\xfe,p1\n", "cannot be read as UTF-8"),
+        (b'file,patient\n"a.png,p1\n', "cannot be read as UTF-8 comma-separated text: unexpected end of data"),
+        (b"file,Patient\na.png,p1\n", "column 'patient' is missing .*is it 'Patient'?"),
+    ],
+)
+def test_a_broken_table_is_told_apart(folder, text, message):
+    (folder / "labels.csv").write_bytes(text)
+    with pytest.raises(DatasetError, match=message):
+        load_dataset(folder)
+
+
+def test_a_folder_without_a_table(tmp_path):
+    with pytest.raises(DatasetError, match=r"labels.csv is not there; a data folder needs a table"):
+        load_dataset(tmp_path)
+
+
+def test_spreadsheets_mark_their_encoding(folder):
+    text = (folder / "labels.csv").read_bytes()
+    (folder / "labels.csv").write_bytes(b"\xef\xbb\xbf" + text)
+    assert len(load_dataset(folder, heads=[THREE])) == 3
+
+
+def test_head_columns_fit_their_head():
+    with pytest.raises(ValidationError, match="sigmoid: give `columns`"):
+        HeadColumns(head=SIGNS.head, column="label")
+    with pytest.raises(ValidationError, match="softmax: give `column`"):
+        HeadColumns(head=THREE.head, columns={"covid": "c"})
+    with pytest.raises(ValidationError, match="names Oedema, not one of its classes"):
+        HeadColumns(head=SIGNS.head, columns={"Oedema": "x"})
+
+
+@pytest.mark.shared_data
+def test_real_films_load(shared_films):
+    three = Head(name="finding", kind="softmax", classes=("covid", "normal", "pneumonia"), reference="normal")
+    data = load_dataset(shared_films, heads=[HeadColumns(head=three)])
+    assert len(data) == 1729
+    assert np.unique(data.targets(three), return_counts=True)[1].tolist() == [605, 124, 500, 500]
