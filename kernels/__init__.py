@@ -52,7 +52,7 @@ def preprocess(
 
     Raises:
         KernelError: the kernel named is unknown or absent, or an array breaks the contract of `Radiograph`.
-        Refusal: a film without contrast (NO_CONTRAST), or a transform that the chain does not define (UNSUPPORTED_PIXELS).
+        Refusal: NO_CONTRAST, or UNSUPPORTED_PIXELS where the chain does not define the film's transform.
     """
     if threads < 0:
         raise KernelError(f"threads={threads}; wanted 0 (every core) or more")
@@ -67,7 +67,7 @@ def preprocess(
 
 @functools.cache
 def active() -> str:
-    """The kernel of this process: `cpp` or `numpy`. Raises KernelError where EDGECXR_KERNELS names one that is absent."""
+    """The kernel of this process: `cpp` or `numpy`. Raises KernelError where the one that is forced is absent."""
     forced = os.environ.get(VARIABLE)
     if forced:
         _frame_function(forced)
@@ -90,7 +90,7 @@ def report() -> list[KernelStatus]:
 def _frame_function(name: str) -> Frame:
     if name == "numpy":
         return _reference_frame
-    if name != "cpp":
+    if name not in KERNELS:
         raise KernelError(f"no kernel {name!r}; {VARIABLE} and kernel= take {' or '.join(KERNELS)}")
     if absence := _absence_of_native():
         raise KernelError(f"kernel 'cpp' was asked for and is absent ({absence}); install edgecxr with a C++ compiler")

@@ -13,13 +13,14 @@ __all__ = ["PIXEL_TYPES", "check_film", "check_spec"]
 PIXEL_TYPES = ("uint8", "int8", "uint16", "int16")
 LARGEST_FLOAT16 = 65504.0
 LARGEST_SIDE = 65536
+LARGEST_NUMBER = 1e30  # of slope, intercept, centre and width: no product of two overflows
 
 
 def check_film(radiograph: Radiograph) -> None:
-    """Raise KernelError for an array that breaks the type's contract, Refusal for transforms the chain leaves undefined."""
+    """Raise KernelError for an array that breaks its type's contract, Refusal for a transform that nothing defines."""
     _check_pixels(radiograph)
-    if not (math.isfinite(radiograph.slope) and math.isfinite(radiograph.intercept)):
-        _refuse(radiograph, f"rescale slope {radiograph.slope} and intercept {radiograph.intercept} must be finite")
+    if not (abs(radiograph.slope) < LARGEST_NUMBER and abs(radiograph.intercept) < LARGEST_NUMBER):
+        _refuse(radiograph, f"rescale slope {radiograph.slope}, intercept {radiograph.intercept} are no numbers to use")
     if radiograph.modality_lut is not None:
         _check_lut(radiograph, "modality LUT", radiograph.modality_lut)
     if radiograph.voi_lut is not None:
@@ -59,8 +60,8 @@ def _check_lut(radiograph: Radiograph, what: str, lut: Lut) -> None:
 def _check_window(radiograph: Radiograph, window: Window) -> None:
     if window.function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
         _refuse(radiograph, f"VOI function {window.function!r}; wanted LINEAR, LINEAR_EXACT or SIGMOID")
-    if not (math.isfinite(window.center) and math.isfinite(window.width)):
-        _refuse(radiograph, f"window centre {window.center} and width {window.width} must be finite")
+    if not (abs(window.center) < LARGEST_NUMBER and abs(window.width) < LARGEST_NUMBER):
+        _refuse(radiograph, f"window centre {window.center}, width {window.width} are no numbers to use")
     if window.width <= 0 or (window.function == "LINEAR" and window.width < 1):
         least = ">= 1" if window.function == "LINEAR" else "> 0"
         _refuse(radiograph, f"window width {window.width}; {window.function} wants {least} (PS3.3 C.11.2.1.2)")

@@ -7,8 +7,8 @@ Input: a `Radiograph` of H×W stored values x (8 or 16 bit, signed or not). Outp
 2. VOI (PS3.3 C.11.2), to v in [0, 1] (the standard's y with ymin = 0, ymax = 1). The first of these that applies:
    a. VOI LUT: v = values[clip(floor(m + 0.5) - first, 0, K - 1)] / (2^bits - 1). 10 bits: entry 1023 is v = 1.
    b. window LINEAR, centre c, width w >= 1:  v = 0 where m <= c - 0.5 - (w-1)/2;  v = 1 where m > c - 0.5 + (w-1)/2;
-      else (m - (c - 0.5)) / (w - 1) + 0.5.  c = 2048, w = 4096: 0 up to m = 0, 1 above m = 4095, (m - 2047.5)/4095 + 0.5
-      between. Width 1 is a step: c = 2048: 0 up to 2047.5, 1 above.
+      else (m - (c - 0.5)) / (w - 1) + 0.5.  c = 2048, w = 4096: 0 up to m = 0, 1 above m = 4095, between them
+      (m - 2047.5) / 4095 + 0.5. Width 1 is a step: c = 2048: 0 up to 2047.5, 1 above.
    c. LINEAR_EXACT, w > 0: v = 0 where m <= c - w/2; v = 1 where m > c + w/2; else (m - c)/w + 0.5.
    d. SIGMOID, w > 0: v = 1 / (1 + exp(-4 (m - c) / w)).  m = c gives 0.5, m = c + w/2 gives 0.880797.
    e. no table and no window: the percentile pair. Of the n modality values of non-padding pixels in ascending order,
@@ -25,8 +25,8 @@ Input: a `Radiograph` of H×W stored values x (8 or 16 bit, signed or not). Outp
    Outside the box v = 0.
 5. Range: range_low + v * (range_high - range_low), rounded once to float32 or float16.
 
-`bits_stored` plays no part: the pixel's own value does. Raises Refusal(NO_CONTRAST) where every pixel is padding, and in
-2e where every non-padding pixel has the same modality value.
+`bits_stored` plays no part: the pixel's own value does. Raises Refusal(NO_CONTRAST) where every pixel is padding, and
+in 2e where every non-padding pixel has the same modality value.
 """
 
 import math
@@ -90,13 +90,15 @@ def modality_values(radiograph: Radiograph) -> Float64s:
     stored = radiograph.pixels.astype(np.float64)
     if radiograph.modality_lut is not None:
         return looked_up(radiograph.modality_lut, stored)
-    return stored * radiograph.slope + radiograph.intercept
+    values: Float64s = stored * radiograph.slope + radiograph.intercept
+    return values
 
 
 def looked_up(lut: Lut, values: Float64s) -> Float64s:
     """Entries of a LUT for integral `values`; those outside take the first or the last entry."""
     index = np.clip(values - lut.first, 0, len(lut.values) - 1).astype(np.int64)
-    return lut.values[index].astype(np.float64)
+    entries: Float64s = lut.values[index].astype(np.float64)
+    return entries
 
 
 def windowed(values: Float64s, window: Window) -> Float64s:
@@ -127,7 +129,8 @@ def percentile_scaled(values: Float64s, film: Float64s, radiograph: Radiograph, 
             RefusalReason.NO_CONTRAST,
             f"{radiograph.source or 'film'}: every pixel has the modality value {low:g}; nothing was exposed",
         )
-    return np.clip((values - low) / (high - low), 0.0, 1.0)
+    scaled: Float64s = np.clip((values - low) / (high - low), 0.0, 1.0)
+    return scaled
 
 
 def resampling_matrix(source: int, target: int) -> Float64s:
