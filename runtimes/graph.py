@@ -61,7 +61,7 @@ class Graph(ABC):
     def infer(self, batch: NDArray[Any]) -> Answer:
         """Run (N, 1, S, S) floats in the range of the spec, N >= 1; one by one where the file has a static batch of 1.
 
-        Raises EngineError on a wrong shape, on a fault of the library, and on any NaN or infinity in an output.
+        Raises EngineError on a wrong shape, on a fault of the library, and on any NaN or infinity going in or out.
         """
         self._check_batch(batch)
         batch = np.ascontiguousarray(batch, self.input_dtype)
@@ -77,6 +77,10 @@ class Graph(ABC):
         fits = fits and all(want in (None, got) for want, got in zip(wanted[1:], batch.shape[1:], strict=True))
         if not fits or batch.dtype.kind != "f" or (wanted[0] and len(batch) % wanted[0]):
             raise EngineError(f"{self.library}: batch is {batch.shape} {batch.dtype}, the model takes {wanted} floats")
+        if not np.isfinite(batch).all():  # OpenVINO's ReLU turns NaN into 0, and so into a result
+            raise EngineError(
+                f"{self.library}: the batch holds NaN or infinite values; preprocessing gives finite ones"
+            )
 
     def _answer(self, outputs: tuple[NDArray[Any], ...], count: int) -> Answer:
         answer = Answer(*(output.astype(np.float32, copy=False) for output in outputs))

@@ -72,10 +72,10 @@ class OpenVinoGraph(Graph):
             "library": self.library,
             "version": self._version,
             "inference_precision": read("INFERENCE_PRECISION_HINT").get_type_name(),
-            "performance_hint": str(read("PERFORMANCE_HINT").name),
+            "performance_hint": str(read("PERFORMANCE_HINT")),
             "threads": int(read("INFERENCE_NUM_THREADS")),
             "streams": int(read("NUM_STREAMS")),
-            "device": str(read("EXECUTION_DEVICES")),
+            "device": ",".join(read("EXECUTION_DEVICES")),
         }
 
 

@@ -31,6 +31,13 @@ class Screening:
     cam: NDArray[np.float32] | None = None  # (C, h, w), one map for each class of the spec
     notes: tuple[str, ...] = ()  # contradictions found in the header
 
+    def __post_init__(self) -> None:
+        """A refusal with a score, or a result without one, cannot be made. Raises ValueError."""
+        if self.status == "refused" and (self.reason is None or self.findings or self.cam is not None):
+            raise ValueError(f"{self.file}: a refused film has no finding and no map, and needs a reason")
+        if self.status == "ok" and (self.reason is not None or not self.findings):
+            raise ValueError(f"{self.file}: a decided film has findings and no reason")
+
     def to_json(self) -> dict[str, Any]:
         """The object of ``edgecxr screen --jsonl``: plain JSON values, without the map."""
         return {

@@ -5,8 +5,10 @@
 
 import sys
 from importlib.metadata import PackageNotFoundError, distribution
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -43,3 +45,29 @@ def shared_dicom() -> Path:
 def shared_films() -> Path:
     """Folder with labels.csv and images/ of the 1,729 real films."""
     return SHARED / "cxr"
+
+
+@pytest.fixture(scope="session")
+def tiny_module() -> ModuleType:
+    """The module `tests/tiny_bundle.py`: builders of tiny real ONNX graphs."""
+    pytest.importorskip("onnx", reason="pip install edgecxr[train]: onnx makes the tiny models")
+    spec = spec_from_file_location("tiny_bundle", Path(__file__).parent / "tiny_bundle.py")
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError("tests/tiny_bundle.py")
+    module = module_from_spec(spec)
+    sys.modules["tiny_bundle"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def tiny_build(tiny_module: ModuleType) -> Any:
+    """A `TinyBuild`: the content of the tiny bundle, and `write(path, **changes)`."""
+    return tiny_module.TinyBuild()
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_build: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete bundle (FP32, FP16, INT8; both engines) of a 64 px model fitted to phantoms. Do not write to it."""
+    path: Path = tiny_build.write(tmp_path_factory.mktemp("bundle") / "tiny.cxr")
+    return path

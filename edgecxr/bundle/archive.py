@@ -40,6 +40,8 @@ def unpack(data: bytes, source: str) -> dict[str, bytes]:
 
 
 def _check_listing(listing: list[zipfile.ZipInfo], size: int, source: str) -> None:
+    if not listing or listing[0].header_offset != 0:  # a cut file may end in the directory of an npz within it
+        raise zipfile.BadZipFile("the directory is not that of the whole file")
     seen: set[str] = set()
     for info in listing:
         name = info.filename

@@ -1,0 +1,312 @@
+"""The bundle: what is written is what is read, and nothing else is read."""
+
+import hashlib
+import io
+import json
+import pickle
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgecxr.bundle import Bundle, Golden, default_bundle_path
+from edgecxr.bundle.archive import LIMIT_BYTES, pack, unpack
+from edgecxr.bundle.arrays import dump
+from edgecxr.errors import BundleError
+from edgecxr.radiograph import Lut, Radiograph, Window
+
+MEMBERS = (
+    "card.md evaluation.json gates.npz golden.npz manifest.json model.fp16.onnx model.fp32.onnx model.int8.onnx".split()
+)
+
+
+@pytest.fixture(scope="module")
+def members(tiny_bundle: Path) -> dict[str, bytes]:
+    return unpack(tiny_bundle.read_bytes(), "tiny.cxr")
+
+
+def sealed(members: dict[str, bytes], /, **manifest: Any) -> dict[str, bytes]:
+    """The members with a manifest whose digests match again, and with these of its fields changed."""
+    raw = json.loads(members["manifest.json"])
+    rest = {name: content for name, content in members.items() if name != "manifest.json"}
+    raw["members"] = {name: hashlib.sha256(content).hexdigest() for name, content in rest.items()}
+    return {"manifest.json": json.dumps(raw | manifest).encode(), **rest}
+
+
+def refused(content: dict[str, bytes] | bytes, match: str, folder: Path) -> None:
+    path = folder / "altered.cxr"
+    path.write_bytes(content if isinstance(content, bytes) else pack(content))
+    with pytest.raises(BundleError, match=match) as caught:
+        Bundle.open(path).verify()
+    assert "\n" not in str(caught.value)
+
+
+def test_what_was_written_is_read(tiny_bundle: Path, tiny_build: Any) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    assert bundle.spec == tiny_build.spec
+    assert bundle.precisions == ("fp32", "fp16", "int8")
+    assert {name: bundle.model(name) for name in bundle.precisions} == tiny_build.models
+    assert bundle.manifest.tolerance == 0.05
+    assert bundle.manifest.provenance == {"recipe": "tests/tiny_bundle.py"}
+    assert bundle.evaluation()["schema"] == 1
+    assert bundle.card().startswith("# tiny")
+    bundle.verify()
+
+
+def test_the_golden_set_comes_back_as_stored(tiny_bundle: Path, tiny_build: Any) -> None:
+    golden, wanted = Bundle.open(tiny_bundle).golden(), tiny_build.golden
+    for frame, original in zip(golden.frames, wanted.frames, strict=True):
+        np.testing.assert_array_equal(frame.pixels, original.pixels)
+        assert frame.pixels.dtype == np.uint16
+        assert replace(frame, pixels=original.pixels) == original
+    for precision in ("fp32", "fp16", "int8"):
+        np.testing.assert_array_equal(golden.logits[precision], wanted.logits[precision])
+        np.testing.assert_array_equal(golden.cam[precision], wanted.cam[precision])
+        np.testing.assert_array_equal(golden.embedding[precision], wanted.embedding[precision])
+
+
+def test_the_gate_decides_as_it_did(tiny_bundle: Path, tiny_build: Any) -> None:
+    bundle, embedding = Bundle.open(tiny_bundle), tiny_build.golden.embedding["int8"]
+    np.testing.assert_array_equal(bundle.gate("int8").distance(embedding), tiny_build.gates["int8"].distance(embedding))
+
+
+def test_the_digest_is_that_of_the_manifest(tiny_bundle: Path, members: dict[str, bytes]) -> None:
+    assert Bundle.open(tiny_bundle).digest == hashlib.sha256(members["manifest.json"]).hexdigest()
+
+
+def test_the_same_content_gives_the_same_bytes(tiny_bundle: Path, tiny_build: Any, tmp_path: Path) -> None:
+    assert tiny_build.write(tmp_path / "again.cxr").read_bytes() == tiny_bundle.read_bytes()
+
+
+def test_members_are_stored_without_a_time(tiny_bundle: Path) -> None:
+    with zipfile.ZipFile(tiny_bundle) as archive:
+        assert sorted(archive.namelist()) == MEMBERS
+        assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
+        assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+
+
+def test_a_file_that_changes_after_opening_changes_nothing(tiny_bundle: Path, tiny_build: Any, tmp_path: Path) -> None:
+    path = tmp_path / "live.cxr"
+    path.write_bytes(tiny_bundle.read_bytes())
+    bundle = Bundle.open(path)
+    path.write_bytes(b"something else")
+    assert bundle.model("int8") == tiny_build.models["int8"]
+
+
+@pytest.mark.parametrize("name", [name for name in MEMBERS if name != "manifest.json"])
+def test_a_flipped_bit_in_any_member_is_refused(name: str, members: dict[str, bytes], tmp_path: Path) -> None:
+    content = bytearray(members[name])
+    content[len(content) // 2] ^= 1
+    refused({**members, name: bytes(content)}, f"{name}' has digest .* damaged or altered", tmp_path)
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_a_missing_member_is_refused(name: str, members: dict[str, bytes], tmp_path: Path) -> None:
+    rest = {key: value for key, value in members.items() if key != name}
+    refused(rest, "no manifest.json" if name == "manifest.json" else f"{name}' is missing", tmp_path)
+
+
+def test_flipped_bytes_anywhere_never_change_what_is_read(tiny_bundle: Path, tmp_path: Path) -> None:
+    whole, digest = tiny_bundle.read_bytes(), Bundle.open(tiny_bundle).digest
+    path = tmp_path / "flipped.cxr"
+    places = [*range(0, 60), *range(len(whole) - 700, len(whole)), *range(0, len(whole), 4093)]
+    survived = 0
+    for place in places:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x41]) + whole[place + 1 :])
+        try:
+            bundle = Bundle.open(path)
+        except BundleError as error:
+            assert "\n" not in str(error)
+        else:
+            assert bundle.digest == digest  # a time stamp or an attribute: nothing that is read
+            survived += 1
+    assert survived < len(places) / 2
+
+
+def test_a_truncated_file_is_refused_at_every_length(tiny_bundle: Path, tmp_path: Path) -> None:
+    whole = tiny_bundle.read_bytes()
+    for length in [0, 1, 3, 4, 21, 22, 100, *range(0, len(whole), len(whole) // 40), len(whole) - 22, len(whole) - 1]:
+        refused(whole[:length], "altered.cxr: not a whole bundle", tmp_path)
+
+
+def test_a_newer_schema_is_refused_with_a_sentence(members: dict[str, bytes], tmp_path: Path) -> None:
+    newer = sealed(members, schema_version=2, from_the_future={"a": 1})
+    refused(newer, r"written in schema 2, this EdgeCXR reads up to 1; install a newer EdgeCXR$", tmp_path)
+
+
+def test_another_chain_is_refused(members: dict[str, bytes], tmp_path: Path) -> None:
+    refused(sealed(members, chain="0" * 64), "built by another version of the preprocessing chain", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"unknown": 1}, "unknown: Extra inputs are not permitted"),
+        ({"schema_version": 0}, "schema_version: Input should be greater"),
+        ({"schema_version": "1.5"}, "schema_version: Input should be a valid integer"),
+        ({"tolerance": 0}, "tolerance: Input should be greater than 0"),
+        ({"members": {"card.md": "abc"}}, "members.card.md: String should match pattern"),
+        ({"model": {}}, "model.name: Field required"),
+    ],
+)
+def test_a_manifest_out_of_its_schema_is_refused(
+    change: dict[str, Any], match: str, members: dict[str, bytes], tmp_path: Path
+) -> None:
+    refused(sealed(members, **change), match, tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b"{", b"\xff\xfe", b"null", b'"text"'])
+def test_a_manifest_that_is_no_object_is_refused(content: bytes, members: dict[str, bytes], tmp_path: Path) -> None:
+    refused({**members, "manifest.json": content}, r"altered.cxr: manifest.json", tmp_path)
+
+
+def test_an_extra_member_is_refused(members: dict[str, bytes], tmp_path: Path) -> None:
+    refused({**members, "run.py": b"print()"}, "'run.py' is not in the manifest", tmp_path)
+    refused(sealed({**members, "run.py": b"print()"}), "unknown member 'run.py'", tmp_path)
+
+
+def test_a_bundle_without_a_model_is_refused(members: dict[str, bytes], tmp_path: Path) -> None:
+    rest = {name: content for name, content in members.items() if not name.startswith("model")}
+    refused(sealed(rest), "holds no model; wanted at least one of model.fp32.onnx", tmp_path)
+
+
+def test_a_packed_precision_without_temperature_is_refused(members: dict[str, bytes], tmp_path: Path) -> None:
+    model = json.loads(members["manifest.json"])["model"]
+    del model["temperatures"]["int8"]
+    refused(sealed(members, model=model), "no temperature for int8", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../card.md", "a/../../b", "C:evil", "a\\b"])
+def test_a_name_that_points_outside_is_refused(name: str, members: dict[str, bytes], tmp_path: Path) -> None:
+    refused({**members, name: b"x"}, "points outside the bundle", tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
+def test_two_members_of_one_name_are_refused(members: dict[str, bytes], tmp_path: Path) -> None:
+    buffer = io.BytesIO(pack(members))
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr("card.md", b"another card")
+    refused(buffer.getvalue(), "two members named 'card.md'", tmp_path)
+
+
+def test_a_compressed_member_is_refused_before_it_is_unpacked(members: dict[str, bytes], tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("card.md", bytes(50 * 2**20))
+    refused(buffer.getvalue(), "'card.md' is compressed or encrypted", tmp_path)
+
+
+def test_a_file_over_the_limit_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "large.cxr"
+    with path.open("wb") as file:
+        file.truncate(LIMIT_BYTES + 1)
+    with pytest.raises(BundleError, match="larger than 64 MB"):
+        Bundle.open(path)
+
+
+def test_no_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"none.cxr: cannot be read: No such file"):
+        Bundle.open(tmp_path / "none.cxr")
+    with pytest.raises(BundleError, match="cannot be read: Is a directory"):
+        Bundle.open(tmp_path)
+
+
+def test_pickled_arrays_are_refused(members: dict[str, bytes], tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, headers=np.array([{"a": 1}], object))
+    refused(sealed({**members, "golden.npz": buffer.getvalue()}), "golden.npz: its arrays cannot be read", tmp_path)
+    refused(sealed({**members, "golden.npz": pickle.dumps([1])}), "golden.npz: its arrays cannot be read", tmp_path)
+
+
+def test_arrays_that_unpack_to_too_much_are_refused(members: dict[str, bytes], tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        with archive.open("headers.npy", "w", force_zip64=True) as member:
+            for _ in range(257):
+                member.write(bytes(2**20))
+    refused(sealed({**members, "golden.npz": buffer.getvalue()}), "golden.npz: unpacks to 2694", tmp_path)
+
+
+@pytest.mark.parametrize("values", [np.full((6, 3), np.nan, np.float32), np.zeros((5, 3), np.float32)])
+def test_golden_outputs_out_of_shape_or_not_finite_are_refused(values: Any, tiny_build: Any, tmp_path: Path) -> None:
+    golden = replace(tiny_build.golden, logits={**tiny_build.golden.logits, "int8": values})
+    with pytest.raises(BundleError, match=r"logits of int8: got .* wanted finite values of \(6, 3\)"):
+        tiny_build.write(tmp_path / "bad.cxr", golden=golden)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_golden_set_must_have_fp32_and_frames(tiny_build: Any, tmp_path: Path) -> None:
+    cut = {name: values for name, values in tiny_build.golden.cam.items() if name != "fp32"}
+    with pytest.raises(BundleError, match="cam of fp32: got nothing"):
+        tiny_build.write(tmp_path / "bad.cxr", golden=replace(tiny_build.golden, cam=cut))
+    with pytest.raises(BundleError, match="holds no frame"):
+        tiny_build.write(tmp_path / "bad.cxr", golden=replace(tiny_build.golden, frames=()))
+
+
+def test_broken_golden_frames_are_refused(members: dict[str, bytes], tmp_path: Path) -> None:
+    header = np.frombuffer(b'[{"window": null, "padding": null}]', np.uint8)
+    for arrays in ({}, {"headers": header}, {"headers": header, "pixels.0": np.zeros((2, 2), np.float64)}):
+        altered = sealed({**members, "golden.npz": dump(arrays)})
+        refused(altered, "golden.npz: its frames cannot be read", tmp_path)
+
+
+def test_a_golden_frame_with_a_table_is_not_written(tiny_build: Any, tmp_path: Path) -> None:
+    lut = Lut(0, np.arange(4, dtype=np.uint16), 12)
+    golden = replace(tiny_build.golden, frames=(replace(tiny_build.films[0], voi_lut=lut),))
+    with pytest.raises(BundleError, match="has a lookup table; golden frames are phantoms"):
+        tiny_build.write(tmp_path / "bad.cxr", golden=golden)
+
+
+def test_windows_padding_and_polarity_travel() -> None:
+    frame = Radiograph(
+        np.arange(12, dtype=np.int16).reshape(3, 4),
+        12,
+        slope=2.0,
+        intercept=-5.5,
+        window=Window(40.5, 400, "SIGMOID"),
+        inverted=True,
+        padding=(-3, 7),
+        source="made up",
+    )
+    read = Golden.from_bytes(Golden((frame,), {}, {}, {}).to_bytes()).frames[0]
+    np.testing.assert_array_equal(read.pixels, frame.pixels)
+    assert replace(read, pixels=frame.pixels) == frame
+
+
+def test_a_precision_that_is_not_packed_names_the_choices(tiny_build: Any, tmp_path: Path) -> None:
+    models = {"fp16": tiny_build.models["fp16"]}
+    path = tiny_build.write(tmp_path / "one.cxr", models=models, gates={"fp16": tiny_build.gates["fp16"]})
+    with pytest.raises(BundleError, match="int8 is not packed; choose fp16"):
+        Bundle.open(path).model("int8")
+
+
+def test_a_precision_without_gate_is_not_written(tiny_build: Any, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="gates.npz has no gate for fp32"):
+        tiny_build.write(tmp_path / "bad.cxr", gates={"int8": tiny_build.gates["int8"]})
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"evaluation": {"auroc": float("nan")}}, "evaluation cannot be written as JSON"),
+        ({"evaluation": {"auroc": object()}}, "evaluation cannot be written as JSON"),
+        ({"tolerance": 2.0}, "tolerance: Input should be less than or equal to 1"),
+        ({"models": {}}, "holds no model"),
+    ],
+)
+def test_a_failed_write_leaves_the_old_bundle(
+    change: dict[str, Any], match: str, tiny_build: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "kept.cxr"
+    path.write_bytes(b"the bundle that was here")
+    with pytest.raises(BundleError, match=match):
+        tiny_build.write(path, **change)
+    assert path.read_bytes() == b"the bundle that was here"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_shipped_bundle_is_looked_for_in_the_package() -> None:
+    assert default_bundle_path().parts[-3:] == ("edgecxr", "models", "covid3.cxr")
