@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgecxr.errors import StageError
+from edgecxr.scores import columns
 from edgecxr.spec import Head, Strict
 
-__all__ = ["LossSettings", "MixedLoss", "class_weights", "columns", "positive_weights"]
+__all__ = ["LossSettings", "MixedLoss", "class_weights", "positive_weights"]
 
 Targets = Mapping[str, NDArray[np.generic]]
 
@@ -29,12 +30,6 @@ class LossSettings(Strict):
     head_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(
         default={}, description="by head name; 1 where absent"
     )
-
-
-def columns(heads: Sequence[Head]) -> dict[str, slice]:
-    """The columns of the logits that belong to each head, by head name."""
-    ends = np.cumsum([len(head.classes) for head in heads]).tolist()
-    return {head.name: slice(end - len(head.classes), end) for head, end in zip(heads, ends, strict=True)}
 
 
 def class_weights(labels: NDArray[np.integer], classes: int, power: float) -> NDArray[np.float32]:
@@ -79,8 +74,8 @@ class MixedLoss(nn.Module):
 
     def forward(self, logits: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
         total = logits.new_zeros((), dtype=torch.float32)
-        for index, head in enumerate(self.heads):
-            part = logits[:, self.columns[head.name]].float()
+        for index, (head, place) in enumerate(zip(self.heads, self.columns, strict=True)):
+            part = logits[:, place].float()
             loss = self._softmax if head.kind == "softmax" else self._sigmoid
             weights = self.get_buffer(f"weights_{index}")
             total = total + self.settings.head_weights.get(head.name, 1.0) * loss(part, targets[head.name], weights)

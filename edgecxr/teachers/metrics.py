@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
-from scipy.stats import rankdata
 
+from edgecxr.scores import columns
 from edgecxr.spec import Head
-from edgecxr.teachers.losses import columns
+from edgecxr.statistics import auroc
 
 __all__ = ["macro_auroc"]
 
@@ -18,12 +18,12 @@ def macro_auroc(
 ) -> float:
     """Mean one-against-rest AUROC over the classes that have both kinds among the labelled films; NaN when none has."""
     values = [
-        _auroc(scores, labels)
-        for head in heads
-        for scores, labels in _pairs(logits[:, columns(heads)[head.name]], targets[head.name], head)
+        auroc(labels, scores)
+        for head, place in zip(heads, columns(heads), strict=True)
+        for scores, labels in _pairs(logits[:, place], targets[head.name], head)
+        if labels.any() and not labels.all()
     ]
-    defined = [value for value in values if not np.isnan(value)]
-    return float(np.mean(defined)) if defined else float("nan")
+    return float(np.mean(values)) if values else float("nan")
 
 
 Pair = tuple[NDArray[np.floating], NDArray[np.bool_]]
@@ -38,13 +38,3 @@ def _pairs(logits: NDArray[np.floating], targets: NDArray[np.generic], head: Hea
     values = targets.astype(np.float32)
     known = ~np.isnan(values)
     return [(logits[rows, index], values[rows, index] > 0.5) for index, rows in enumerate(known.T)]
-
-
-def _auroc(scores: NDArray[np.floating], labels: NDArray[np.bool_]) -> float:
-    """Mann-Whitney estimate with ties at half; NaN with one kind only (Hanley & McNeil 1982)."""
-    positives = int(labels.sum())
-    negatives = len(labels) - positives
-    if positives == 0 or negatives == 0:
-        return float("nan")
-    rank_sum = float(rankdata(scores)[labels].sum())
-    return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)

@@ -4,11 +4,10 @@ Every random draw of an epoch derives from (seed, epoch), so a run that was inte
 weights as one that was not, bit for bit on the same machine and thread count.
 """
 
-import hashlib
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,6 +27,7 @@ from edgecxr.teachers.compute import Autocast, autocast, forward, pick_device
 from edgecxr.teachers.losses import LossSettings, MixedLoss
 from edgecxr.teachers.metrics import macro_auroc
 from edgecxr.teachers.progress import Progress, Silent
+from edgecxr.teachers.samples import Samples, check_samples, run_key
 from edgecxr.teachers.weights import read_weights, write_atomic, write_weights
 
 __all__ = ["Samples", "TrainResult", "TrainSettings", "train"]
@@ -54,21 +54,6 @@ class TrainSettings(Strict):
     autocast: Autocast = "auto"
     augment: AugmentSettings = AugmentSettings()
     loss: LossSettings = LossSettings()
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Films and labels side by side.
-
-    `images` (N, 1, S, S) float in [0, 1], in memory or memory-mapped. `targets` by head name: softmax (N,) int64 with
-    -1 for unlabelled, sigmoid (N, K) float32 with NaN for unknown.
-    """
-
-    images: NDArray[np.floating]
-    targets: Mapping[str, NDArray[Any]]
-
-    def __len__(self) -> int:
-        return len(self.images)
 
 
 @dataclass(frozen=True)
@@ -117,8 +102,8 @@ class _Run:
         self.training, self.validation = samples
         self.heads, self.settings, self.folder = tuple(heads), settings, folder
         for part, name in zip(samples, ("training", "validation"), strict=True):
-            _check(part, heads, name)
-        self.key = _run_key(module, samples, heads, settings)
+            check_samples(part, heads, name)
+        self.key = run_key(module, samples, settings, *heads)
         self.device = pick_device(settings.device)
         self.module = module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss = MixedLoss(heads, self.training.targets, settings.loss).to(self.device)
@@ -190,8 +175,7 @@ class _Run:
     def _step(self, step: int, rows: NDArray[np.intp], generator: Generator) -> float:
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(step) * group["factor"]
-        images = torch.from_numpy(np.asarray(self.training.images[rows], dtype=np.float32)).to(self.device)
-        targets = {name: torch.from_numpy(value[rows]).to(self.device) for name, value in self.training.targets.items()}
+        images, targets = self.training.tensors(rows, self.device)
         images = augment(images, self.settings.augment, generator)
         loss = self._batch_loss(images, targets, np.random.default_rng([self.settings.seed, step]))
         self.optimizer.zero_grad(set_to_none=True)
@@ -275,48 +259,3 @@ def _groups(module: nn.Module, settings: TrainSettings) -> list[dict[str, Any]]:
         if factor > 0:
             groups.setdefault((factor, decay), []).append(weight)
     return [{"params": part, "factor": key[0], "weight_decay": key[1]} for key, part in groups.items()]
-
-
-def _check(samples: Samples, heads: Sequence[Head], part: str) -> None:
-    if len(samples) < 2:
-        raise StageError(f"{len(samples)} {part} films; wanted at least 2: look at the folds of the recipe")
-    first = np.asarray(samples.images[:16], dtype=np.float32)
-    if not (first.min() >= 0 and first.max() <= 1):
-        raise StageError(
-            f"{part} films range from {first.min():.3g} to {first.max():.3g}; wanted [0, 1]: use range 0 to 1"
-        )
-    for head in heads:
-        targets = samples.targets[head.name]
-        shape = (len(samples),) if head.kind == "softmax" else (len(samples), len(head.classes))
-        if targets.shape != shape:
-            raise StageError(f"{part} targets of head {head.name!r} are {targets.shape}; wanted {shape}")
-        if part == "training":
-            _check_classes(head, targets)
-
-
-def _check_classes(head: Head, targets: NDArray[Any]) -> None:
-    """Every class of a softmax head, and both answers of a sigmoid class, must occur where the network learns."""
-    if head.kind == "softmax":
-        missing = [name for index, name in enumerate(head.classes) if not (targets == index).any()]
-    else:
-        missing = [name for name, column in zip(head.classes, targets.T, strict=True) if not {0, 1} <= set(column)]
-    if missing:
-        raise StageError(
-            f"no training film shows both kinds of {', '.join(missing)} (head {head.name!r}); nothing to learn"
-        )
-
-
-def _run_key(
-    module: nn.Module, samples: tuple[Samples, Samples], heads: Sequence[Head], settings: TrainSettings
-) -> str:
-    """Digest of what must be equal for a run to be continued: settings, heads, films, labels, initial weights."""
-    digest = hashlib.sha256(settings.model_dump_json().encode())
-    digest.update(json.dumps([head.model_dump(mode="json") for head in heads]).encode())
-    for part in samples:
-        digest.update(repr(part.images.shape).encode())
-        digest.update(np.ascontiguousarray(part.images[:: max(1, len(part) // 64)]).tobytes())
-        for name in sorted(part.targets):
-            digest.update(name.encode() + np.ascontiguousarray(part.targets[name]).tobytes())
-    for name, value in module.state_dict().items():
-        digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()
