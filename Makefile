@@ -1,0 +1,45 @@
+# make demo   the main job on phantom films, or on yours: EDGECXR_DATA=FOLDER make demo
+# make test   every test, on the installed package
+# make lint   ruff and mypy
+# Each makes .venv and installs what it needs. PYTHON=… chooses the interpreter, PYTEST_ARGS=… is added to pytest.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SOURCES := $(wildcard pyproject.toml README.md LICENSE) $(shell find edgecxr export kernels runtimes recipes -type f ! -name "*.pyc" ! -name "*.so")
+
+# Where there is no NVIDIA driver, take PyTorch's CPU build (0.2 GB instead of 3 GB) when its index answers.
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+TORCH = $(shell command -v nvidia-smi >/dev/null 2>&1 || \
+	{ $(BIN)/python -c "import urllib.request as u; u.urlopen('$(CPU_INDEX)/torch/', timeout=5)" 2>/dev/null && echo --extra-index-url $(CPU_INDEX); })
+
+.PHONY: demo test lint format clean
+
+demo: $(VENV)/.demo
+	$(BIN)/edgecxr demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf build demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(SOURCES) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet $(TORCH) ".[train]"
+	@touch $@
+
+$(VENV)/.test: $(SOURCES) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet $(TORCH) ".[train,bench,dev,tensorrt]"
+	@touch $@ $(VENV)/.demo

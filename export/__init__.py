@@ -1,0 +1,1 @@
+"""From a trained ensemble to a proven bundle: distill, quantize, prove, pack. Needs the `train` extra."""

@@ -1,0 +1,134 @@
+"""Where in a YAML file a value stands, and what to say about a key or value that does not belong there."""
+
+import difflib
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+__all__ = ["line_of", "parse", "sentences"]
+
+Location = Sequence[str | int]
+
+
+def parse(text: str, name: str) -> tuple[Any, yaml.Node | None, str | None]:
+    """The plain value, the tree of nodes (with line numbers), and a sentence when the text is not YAML as we read it."""
+    try:
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        twice = next(_repeated(tree), None) if tree else None
+        if twice is not None:
+            return None, None, f"{name}:{twice.start_mark.line + 1}: key {twice.value!r} is given twice"
+        return yaml.safe_load(text), tree, None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        return None, None, f"{name}:{line}: not YAML: {error.problem}"
+    except yaml.YAMLError as error:
+        return None, None, f"{name}:1: not YAML: {error}"
+
+
+def _repeated(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
+    """Keys that stand twice in one mapping: YAML would silently take the last."""
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen and key.value != "<<":
+                    yield key
+                seen.add(key.value)
+            yield from _repeated(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from _repeated(item)
+
+
+def line_of(tree: yaml.Node | None, location: Location) -> int:
+    """Line (from 1) of the deepest node on the way to `location`; parts that are no key (union tags) are stepped over."""
+    line, node = 1, tree
+    for part in location:
+        key, child = _child(node, part)
+        if child is None:
+            continue
+        line, node = (key or child).start_mark.line + 1, child
+    return line
+
+
+def _child(node: yaml.Node | None, part: str | int) -> tuple[yaml.Node | None, yaml.Node | None]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if getattr(key, "value", None) == str(part):
+                return key, value
+    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        return None, node.value[part]
+    return None, None
+
+
+def sentences(error: ValidationError, model: type[BaseModel], tree: yaml.Node | None, name: str) -> list[str]:
+    """One sentence per problem, in the order of the lines: ``"<file>:<line>: <what was got, what was wanted>"``."""
+    found = {(line_of(tree, problem["loc"]), _sentence(problem, model, tree)) for problem in error.errors()}
+    return [f"{name}:{line}: {text}" for line, text in sorted(found)]
+
+
+def _sentence(problem: Mapping[str, Any], model: type[BaseModel], tree: yaml.Node | None) -> str:
+    location: Location = problem["loc"]
+    if problem["type"] == "extra_forbidden":
+        return _unknown_key(str(location[-1]), location[:-1], model, tree)
+    where = _name(location, tree)
+    if problem["type"] == "missing":
+        return f"{_name(location[:-1], tree) or 'the recipe'} lacks {str(location[-1])!r}"
+    wanted = problem["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    if not wanted.startswith("Input should "):
+        return f"{where}: {wanted}" if where else wanted
+    return f"{where}: got {problem['input']!r}, wanted {wanted.removeprefix('Input should ').removeprefix('be ')}"
+
+
+def _unknown_key(key: str, parent: Location, model: type[BaseModel], tree: yaml.Node | None) -> str:
+    valid = sorted({field for found in _models(model, parent) for field in found.model_fields})
+    close = difflib.get_close_matches(key, valid, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"valid keys are {', '.join(valid)}"
+    return f"unknown key {key!r} in {_name(parent, tree) or 'the recipe'}; {hint}"
+
+
+def _name(location: Location, tree: yaml.Node | None) -> str:
+    """``teachers[0].training`` for ``("teachers", 0, "<union tag>", "training")``."""
+    name, node = "", tree
+    for part in location:
+        key, child = _child(node, part)
+        if child is not None:
+            node = child
+        elif part != location[-1]:
+            continue
+        name += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return name.lstrip(".")
+
+
+def _models(annotation: Any, location: Location) -> list[type[BaseModel]]:
+    """The models that may stand at `location` below `annotation`: several where a union is not decided."""
+    options = _options(annotation)
+    for part in location:
+        below = [deeper for option in options for deeper in _below(option, part)]
+        options = below or options  # a union tag leads nowhere: stay
+    return [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
+
+
+def _options(annotation: Any) -> list[Any]:
+    """The members of a union, unwrapped of Annotated; anything else is its own only option."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _options(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return [option for item in typing.get_args(annotation) for option in _options(item)]
+    return [annotation]
+
+
+def _below(option: Any, part: str | int) -> list[Any]:
+    if isinstance(option, type) and issubclass(option, BaseModel):
+        field = option.model_fields.get(str(part))
+        return _options(field.annotation) if field else []
+    arguments = typing.get_args(option)
+    if not arguments:
+        return []
+    if isinstance(part, int):
+        return _options(arguments[0]) if typing.get_origin(option) in (list, tuple) else []
+    return _options(arguments[1]) if typing.get_origin(option) is dict else []
