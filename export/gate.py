@@ -1,0 +1,265 @@
+"""The gate (DESIGN 6): is the candidate as good as the reference, finding by finding, on films neither was made from?
+
+Every row is a paired comparison on the same held-out films, against a margin that the recipe states:
+
+    auroc            DeLong's paired interval of the difference
+    sensitivity      Tango's paired score interval of the difference, each side at its own threshold
+    specificity      the same. Not the bootstrap: where no film changes it gives [0, 0] however few the films are
+    flip_rate        share of films decided differently, Wilson
+    ece              difference of calibration errors, paired stratified bootstrap
+    cam_correlation  median over films of the correlation of the two maps, bootstrap; against 1
+    cam_pointing     share of films whose maps peak in the same place (within one cell), Wilson; against 1
+    refusal_flips    share of films that one side refuses and the other does not, Wilson
+
+`non_inferior`: the interval excludes a loss beyond the margin. `inferior`: the estimate itself is beyond it.
+`inconclusive`: neither, too few films to tell. `not_judged`: fewer than `minimum_films` of a class that is needed.
+Rows for maps and refusals are there only where the reference has them (an ensemble has not).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
+
+from edgecxr.errors import StageError
+from edgecxr.export.scored import Scored
+from edgecxr.heatmap import Fidelity, fidelity
+from edgecxr.scores import class_labels
+from edgecxr.spec import Head, Strict
+from edgecxr.statistics.auroc import auroc, delong_difference
+from edgecxr.statistics.bootstrap import paired_bootstrap, weighted_median
+from edgecxr.statistics.calibration import ece, weighted_ece
+from edgecxr.statistics.interval import Interval
+from edgecxr.statistics.proportion import films_needed, paired_difference, wilson
+
+__all__ = ["GateMargins", "GateReport", "GateRow", "compare"]
+
+Verdict = Literal["non_inferior", "inferior", "inconclusive", "not_judged"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class GateMargins(Strict):
+    """The largest losses that are accepted, as absolute differences; part of a recipe."""
+
+    auroc: Annotated[Share, Field(description="loss of AUROC")] = 0.01
+    sensitivity: Annotated[Share, Field(description="loss of sensitivity at the shipped threshold")] = 0.02
+    specificity: Annotated[Share, Field(description="loss of specificity at the shipped threshold")] = 0.05
+    flip_rate: Annotated[Share, Field(description="share of films decided differently")] = 0.05
+    ece: Annotated[Share, Field(description="gain of expected calibration error")] = 0.03
+    cam_correlation: Annotated[Share, Field(description="smallest median correlation of the heatmaps")] = 0.90
+    cam_pointing: Annotated[Share, Field(description="smallest share of heatmaps that peak in the same place")] = 0.80
+    refusal_flips: Annotated[Share, Field(description="share of films that only one side refuses")] = 0.02
+    minimum_films: Annotated[int, Field(ge=2, description="fewest films of a class on which anything is judged")] = 10
+    accept_inconclusive: Annotated[
+        bool, Field(description="let a candidate pass with rows that the films are too few to decide")
+    ] = False
+
+
+@dataclass(frozen=True)
+class GateRow:
+    """One comparison. `difference` is candidate minus reference, in the metric's own units."""
+
+    metric: str
+    finding: str  # "" for the film as a whole
+    films: int  # on which the row rests: of the class that it needs, or all
+    reference: float | None
+    candidate: float | None
+    difference: Interval | None
+    margin: float  # the loss that is accepted, > 0
+    verdict: Verdict
+    detail: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name; `difference` as ``{"value", "low", "high", "level"}`` or null."""
+        return {**self.__dict__, "difference": self.difference.to_json() if self.difference else None}
+
+
+@dataclass(frozen=True)
+class GateReport:
+    """All rows of one comparison and what follows from them."""
+
+    comparison: str
+    rows: tuple[GateRow, ...]
+    passed: bool
+    reason: str  # one sentence
+
+    def to_json(self) -> dict[str, Any]:
+        """``{"comparison", "passed", "reason", "rows": [...]}``."""
+        rows = [row.to_json() for row in self.rows]
+        return {"comparison": self.comparison, "passed": self.passed, "reason": self.reason, "rows": rows}
+
+
+def compare(
+    reference: Scored,
+    candidate: Scored,
+    targets: Mapping[str, ArrayLike],
+    heads: Sequence[Head],
+    margins: GateMargins | None = None,
+    *,
+    point: str = "screening",
+    samples: int = 2000,
+    seed: int = 0,
+) -> GateReport:
+    """Hold `candidate` against `reference` on the same films; `targets` per head name, as `Dataset.targets` gives them.
+
+    Raises StageError when the two were not scored on the same films and classes, when a finding has no threshold named
+    `point` on either side, or when the candidate lacks maps or a refusal gate that the reference has.
+    """
+    limits = margins or GateMargins()
+    labels = class_labels(heads, targets)
+    _check(reference, candidate, labels)
+    names = [name for head in heads for name in head.classes]
+    maps = None if reference.cam is None or candidate.cam is None else fidelity(reference.cam, candidate.cam)
+    rows: list[GateRow] = []
+    for head in heads:
+        for name in head.findings:
+            column = names.index(name)
+            judge = _Judge(name, limits, samples, seed)
+            a, b = (
+                _Side(side.probabilities[:, column], side.threshold(name, point)) for side in (reference, candidate)
+            )
+            rows += judge.scores(labels[:, column], a, b)
+            rows += judge.maps(maps, column)
+    rows += _refusals(reference, candidate, limits)
+    passed, reason = _conclude(rows, limits)
+    return GateReport(f"{candidate.name} against {reference.name}", tuple(rows), passed, reason)
+
+
+class _Side:
+    """One model's probabilities (N,) of one finding, and its decisions (N,)."""
+
+    def __init__(self, scores: NDArray[np.floating], threshold: float) -> None:
+        self.scores = np.asarray(scores, np.float64)
+        self.called = self.scores >= threshold
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Makes the rows of one finding."""
+
+    finding: str
+    margins: GateMargins
+    samples: int
+    seed: int
+
+    def scores(self, labels: NDArray[np.float32], a: _Side, b: _Side) -> Iterator[GateRow]:
+        """Rows on scores and decisions; `labels` (N,) in {0, 1, NaN}."""
+        positive, negative, known = labels == 1, labels == 0, ~np.isnan(labels)
+        yield self._auroc(positive[known], a.scores[known], b.scores[known])
+        yield self._share("sensitivity", "positive", a.called[positive], b.called[positive])
+        yield self._share("specificity", "negative", ~a.called[negative], ~b.called[negative])
+        yield _agreement("flip_rate", self.finding, a.called != b.called, self.margins)
+        yield self._ece(positive[known], a.scores[known], b.scores[known])
+
+    def maps(self, maps: Fidelity | None, column: int) -> Iterator[GateRow]:
+        """Rows on heatmaps; none where the reference has no maps."""
+        if maps is None:
+            return
+        use = maps.judged[:, column]
+        films = int(use.sum())
+        if films < self.margins.minimum_films:
+            yield self._unjudged("cam_correlation", 1 - self.margins.cam_correlation, f"{films} films with a map")
+            return
+        median = paired_bootstrap(weighted_median, maps.correlation[use, column], samples=self.samples, seed=self.seed)
+        pointing = wilson(int(maps.pointing[use, column].sum()), films)
+        for metric, share in (("cam_correlation", median), ("cam_pointing", pointing)):
+            loss = Interval(share.value - 1, share.low - 1, share.high - 1, share.level)
+            margin = 1 - getattr(self.margins, metric)
+            verdict = _verdict(loss.value, loss.low, margin)
+            yield GateRow(metric, self.finding, films, 1.0, share.value, loss, margin, verdict, f"on {films} films")
+
+    def _auroc(self, truth: NDArray[np.bool_], a: NDArray[np.float64], b: NDArray[np.float64]) -> GateRow:
+        positives, negatives = int(truth.sum()), int((~truth).sum())
+        counts, margin = f"{positives} positive and {negatives} negative films", self.margins.auroc
+        if min(positives, negatives) < self.margins.minimum_films:
+            return self._unjudged("auroc", margin, counts)
+        found = delong_difference(truth, a, b)
+        verdict = _verdict(found.interval.value, found.interval.low, margin)
+        detail = f"on {counts}; p = {found.p_value:.3g}"
+        areas = auroc(truth, a), auroc(truth, b)
+        return GateRow("auroc", self.finding, len(truth), *areas, found.interval, margin, verdict, detail)
+
+    def _share(self, metric: str, kind: str, a: NDArray[np.bool_], b: NDArray[np.bool_]) -> GateRow:
+        margin, films = getattr(self.margins, metric), len(a)
+        if films < self.margins.minimum_films:
+            return self._unjudged(metric, margin, f"{films} {kind} films")
+        found = paired_difference(a, b)
+        verdict = _verdict(found.value, found.low, margin)
+        detail = f"{int((a & ~b).sum())} of {films} {kind} films lost, {int((b & ~a).sum())} gained"
+        if verdict == "inconclusive":
+            detail += f"; {margin:g} can be shown from {films_needed(margin)} {kind} films on, if none changes"
+        shares = float(a.mean()), float(b.mean())
+        return GateRow(metric, self.finding, films, *shares, found, margin, verdict, detail)
+
+    def _ece(self, truth: NDArray[np.bool_], a: NDArray[np.float64], b: NDArray[np.float64]) -> GateRow:
+        margin, films = self.margins.ece, len(truth)
+        if films < self.margins.minimum_films:
+            return self._unjudged("ece", margin, f"{films} labelled films")
+
+        def gain(weights: NDArray[np.float64], *arrays: NDArray[Any]) -> NDArray[np.float64]:
+            labels, first, second = arrays
+            return weighted_ece(weights, second, labels) - weighted_ece(weights, first, labels)
+
+        found = paired_bootstrap(gain, truth, a, b, strata=truth, samples=self.samples, seed=self.seed)
+        verdict = _verdict(-found.value, -found.high, margin)
+        errors = ece(a, truth), ece(b, truth)
+        return GateRow("ece", self.finding, films, *errors, found, margin, verdict, f"on {films} films")
+
+    def _unjudged(self, metric: str, margin: float, counts: str) -> GateRow:
+        detail = f"not judged: {counts}, of which at least {self.margins.minimum_films} are needed"
+        return GateRow(metric, self.finding, 0, None, None, None, margin, "not_judged", detail)
+
+
+def _verdict(gain: float, worst: float, margin: float) -> Verdict:
+    """From the estimated gain (negative: a loss) and its lower confidence limit."""
+    slack = 1e-12
+    if gain < -margin - slack:
+        return "inferior"
+    return "non_inferior" if worst >= -margin - slack else "inconclusive"
+
+
+def _agreement(metric: str, finding: str, differs: NDArray[np.bool_], margins: GateMargins) -> GateRow:
+    """The share of films on which the two sides differ, against the margin of that name."""
+    margin, films = getattr(margins, metric), len(differs)
+    rate = wilson(int(differs.sum()), films)
+    verdict = _verdict(-rate.value, -rate.high, margin)
+    detail = f"{int(differs.sum())} of {films} films differ"
+    return GateRow(metric, finding, films, 0.0, rate.value, rate, margin, verdict, detail)
+
+
+def _refusals(reference: Scored, candidate: Scored, margins: GateMargins) -> Iterator[GateRow]:
+    if reference.refused is not None and candidate.refused is not None:
+        yield _agreement("refusal_flips", "", reference.refused != candidate.refused, margins)
+
+
+def _check(reference: Scored, candidate: Scored, labels: NDArray[np.float32]) -> None:
+    shapes = [reference.probabilities.shape, candidate.probabilities.shape, labels.shape]
+    if len(set(shapes)) != 1 or reference.films == 0:
+        raise StageError(
+            f"{reference.name} scored {shapes[0]}, {candidate.name} {shapes[1]}, the labels are {shapes[2]}: "
+            "the gate wants the same films and classes, at least one film"
+        )
+    for what in ("cam", "refusal"):
+        if getattr(reference, what) is not None and getattr(candidate, what) is None:
+            raise StageError(f"{reference.name} has {what} and {candidate.name} has none: nothing to compare it with")
+
+
+def _conclude(rows: Sequence[GateRow], margins: GateMargins) -> tuple[bool, str]:
+    named: dict[Verdict, list[str]] = {verdict: [] for verdict in VERDICTS}
+    for row in rows:
+        named[row.verdict].append(f"{row.metric} {row.finding}".strip())
+    open_rows = named["inconclusive"] + named["not_judged"]
+    if named["inferior"]:
+        return False, f"inferior beyond the margin: {', '.join(named['inferior'])}"
+    if not named["non_inferior"]:
+        return False, "nothing could be shown on these films: every row is inconclusive or not judged"
+    if open_rows and not margins.accept_inconclusive:
+        advice = "add films, or set accept_inconclusive: true in the recipe"
+        return False, f"too few films to tell: {', '.join(open_rows)} ({advice})"
+    if open_rows:
+        return True, f"within the margins where the films can tell; accepted undecided: {', '.join(open_rows)}"
+    return True, "within every margin"
