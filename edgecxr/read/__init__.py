@@ -1,0 +1,69 @@
+"""Reading films: DICOM, PNG, TIFF and JPEG files, each exactly or not at all."""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from edgecxr.errors import Refusal, RefusalReason
+from edgecxr.radiograph import Radiograph
+from edgecxr.read.dicom import is_dicom, read_dicom
+from edgecxr.read.guard import DEFAULT, Limits, load
+from edgecxr.read.photo import photo_reader
+
+__all__ = ["DEFAULT", "Limits", "find_files", "read_radiograph"]
+
+
+def read_radiograph(path: str | Path, *, limits: Limits = DEFAULT) -> Radiograph:
+    """The film in a DICOM, PNG, TIFF or JPEG file, told apart by content and never by name.
+
+    Safe to call from several threads. Raises Refusal with the reason when the file is not read exactly; nothing else
+    is raised for a bad file.
+    """
+    try:
+        return _read(Path(path), str(path), limits)
+    except MemoryError as error:
+        raise Refusal(RefusalReason.TOO_LARGE, "the film does not fit into the memory that is left") from error
+
+
+def _read(path: Path, source: str, limits: Limits) -> Radiograph:
+    data = load(path, limits)
+    if is_dicom(data):
+        return read_dicom(data, source, limits)
+    reader = photo_reader(data)
+    if reader is None:
+        raise Refusal(RefusalReason.UNREADABLE, _unknown(data))
+    return reader(data, source, limits)
+
+
+def _unknown(data: memoryview) -> str:
+    if not len(data):
+        return "the file is empty"
+    if bytes(data[:2]) in (b"\x08\x00", b"\x00\x08"):
+        return "perhaps a DICOM data set, but without the PS3.10 meta information that names its transfer syntax"
+    return f"neither DICOM, PNG, TIFF nor JPEG: the file begins with {bytes(data[:8]).hex(' ')}"
+
+
+def find_files(paths: Iterable[Path]) -> Iterator[Path]:
+    """The files to read: each path that is no folder, as given, and all files below each folder, sorted by name.
+
+    Inside folders, hidden names and DICOMDIR are left out. A path that does not exist, a folder that cannot be listed
+    and a link to a folder (it may lead back) are yielded as they are, so that reading them refuses them by name.
+    """
+    for path in paths:
+        pending = [Path(path)]
+        top = True
+        while pending:
+            current = pending.pop()
+            if not current.is_dir() or (current.is_symlink() and not top):
+                yield current
+            else:
+                try:
+                    pending += reversed(_listing(current))
+                except OSError:
+                    yield current
+            top = False
+
+
+def _listing(folder: Path) -> list[Path]:
+    names = sorted(os.listdir(folder))
+    return [folder / name for name in names if not name.startswith(".") and name.upper() != "DICOMDIR"]
