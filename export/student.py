@@ -1,0 +1,111 @@
+"""Students: small convolutional networks with a pooled linear head, whose heatmap is a by-product of the logit.
+
+The head is one 1×1 convolution over the last feature map. Its output is the class activation map (Zhou et al.,
+"Learning Deep Features for Discriminative Localization", CVPR 2016, section 2), and the logit is the spatial mean of
+that map. Mean and convolution are linear, so this is exactly a global average pool followed by a linear layer, with one
+set of weights; in the graph of a quantized student the two outputs cannot disagree.
+"""
+
+from typing import NamedTuple
+
+import timm
+import torch
+from torch import Tensor, nn
+
+__all__ = ["CANDIDATES", "FullOutput", "Student", "build_student"]
+
+# Plain convolutions only: what post-training INT8 keeps (see docs/export.md). Depthwise networks lose their decisions.
+CANDIDATES: tuple[str, ...] = (
+    "regnetx_002",
+    "regnetx_004",
+    "resnet10t",
+    "resnet14t",
+    "resnet18",
+    "resnet18d",
+    "selecsls42b",
+)
+
+
+class FullOutput(NamedTuple):
+    """The three outputs of the deployed graph."""
+
+    logits: Tensor  # (N, C)
+    cam: Tensor  # (N, C, h, w); its spatial mean is the logit
+    embedding: Tensor  # (N, D); the spatial mean of the feature map
+
+
+class Student(nn.Module):
+    """A backbone, and one 1×1 convolution whose mean is the logit.
+
+    `backbone` is any timm network with `forward_features` and `num_features`; `classes` is C. `drop` is the dropout
+    rate on the pooled features, active in training only.
+    """
+
+    def __init__(self, backbone: nn.Module, classes: int, *, drop: float = 0.0) -> None:
+        super().__init__()
+        if classes < 1:
+            raise ValueError(f"a student scores at least 1 class, got {classes}")
+        self.backbone = backbone
+        self.drop = nn.Dropout(drop)
+        self.head = nn.Conv2d(_features(backbone), classes, 1)
+        nn.init.normal_(self.head.weight, std=0.01)
+        nn.init.constant_(self.head.bias, 0.0)  # type: ignore[arg-type]
+
+    @property
+    def classes(self) -> int:
+        """C, the number of logits."""
+        return self.head.out_channels
+
+    @property
+    def embedding_size(self) -> int:
+        """D, the number of channels of the last feature map."""
+        return self.head.in_channels
+
+    def features(self, images: Tensor) -> Tensor:
+        """(N, 1, S, S) images in the model's range -> (N, D, h, w) last feature map."""
+        features: Tensor = self.backbone.forward_features(images)  # type: ignore[operator]
+        return features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 1, S, S) images -> (N, C) logits: the cheap path for training (pool first, then the head)."""
+        pooled = self.drop(self.features(images).mean((2, 3), keepdim=True))
+        logits: Tensor = self.head(pooled)
+        return logits.flatten(1)
+
+    def forward_full(self, images: Tensor) -> FullOutput:
+        """(N, 1, S, S) images -> logits, map and embedding, as the deployed graph computes them."""
+        features = self.features(images)
+        cam: Tensor = self.head(features)
+        return FullOutput(cam.mean((2, 3)), cam, features.mean((2, 3)))
+
+    def cam_shape(self, size: int) -> tuple[int, int]:
+        """(h, w) of the map for a model input of size×size pixels."""
+        training = self.training
+        self.eval()
+        with torch.no_grad():
+            shape = self.features(next(self.parameters()).new_zeros(1, 1, size, size)).shape
+        self.train(training)
+        return int(shape[2]), int(shape[3])
+
+
+def build_student(name: str, classes: int, *, drop: float = 0.0, output_stride: int = 32) -> Student:
+    """A student with the timm backbone `name`, one input channel and randomly drawn weights.
+
+    `output_stride=16` doubles the side of the map (dilated last stage, about twice the cost of that stage), for finer
+    heatmaps; not every backbone can. Raises ValueError for a name that timm lacks or a stride it cannot give.
+    """
+    if name not in timm.list_models():
+        raise ValueError(f"timm has no backbone {name!r}; measured here: {', '.join(CANDIDATES)}")
+    stride = {} if output_stride == 32 else {"output_stride": output_stride}
+    try:
+        backbone = timm.create_model(name, pretrained=False, in_chans=1, num_classes=0, global_pool="", **stride)
+    except (AssertionError, NotImplementedError, TypeError) as error:
+        raise ValueError(f"{name} cannot have output_stride {output_stride}; use 32, or a ResNet or RegNet") from error
+    return Student(backbone, classes, drop=drop)
+
+
+def _features(backbone: nn.Module) -> int:
+    features = getattr(backbone, "num_features", None)
+    if not isinstance(features, int) or not hasattr(backbone, "forward_features"):
+        raise ValueError(f"{type(backbone).__name__} has no num_features and forward_features; give a timm backbone")
+    return features
