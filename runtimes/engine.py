@@ -15,8 +15,8 @@ from edgecxr import kernels
 from edgecxr.bundle import Bundle
 from edgecxr.errors import EngineError
 from edgecxr.radiograph import Radiograph
-from edgecxr.runtimes.proof import prove
 from edgecxr.runtimes.graph import Answer, Graph
+from edgecxr.runtimes.proof import prove
 from edgecxr.spec import ModelSpec, Precision
 
 __all__ = ["Engine", "Output"]

@@ -131,7 +131,7 @@ class Screener:
     def _findings(self, output: Output) -> tuple[FindingResult, ...]:
         spec, precision = self.bundle.spec, self.engine.precision
         scores = probabilities(output.logits[np.newaxis], spec.heads, spec.temperatures[precision])[0]
-        return decide(spec, scores, precision, self.engine.family, self.point)
+        return decide(spec, scores, precision, self.engine.family, point=self.point)
 
     def _refused(self, file: str, error: Refusal, spent: Milliseconds, notes: tuple[str, ...] = ()) -> Screening:
         return Screening(

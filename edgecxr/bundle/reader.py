@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edgecxr.bundle import archive, arrays
 from edgecxr.bundle.golden import Golden
 from edgecxr.bundle.manifest import MODELS, parse
-from edgecxr.errors import BundleError
+from edgecxr.errors import BundleError, StatisticsError
 from edgecxr.spec import ModelSpec, Precision
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ class Bundle:
             raise BundleError(f"{self.source}: gates.npz has no gate for {precision}; build the bundle again")
         try:
             return EmbeddingGate.from_arrays(chosen)
-        except (KeyError, TypeError, ValueError) as error:
-            raise BundleError(f"{self.source}: the gate of {precision} cannot be read ({error!r})") from error
+        except StatisticsError as error:
+            raise BundleError(f"{self.source}: gate of {precision}: {error}; build the bundle again") from error
 
     def evaluation(self) -> dict[str, Any]:
         """Every metric that was measured when the bundle was built, with its interval."""

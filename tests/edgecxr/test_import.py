@@ -8,7 +8,8 @@ import pytest
 
 import edgecxr
 
-HEAVY = "torch onnx openvino onnxruntime tensorrt tensorrt_rtx_bindings pydicom scipy sklearn matplotlib nncf".split()
+ENGINES = {"torch", "onnx", "openvino", "onnxruntime", "tensorrt", "tensorrt_rtx_bindings", "nncf"}
+HEAVY = ENGINES | {"pydicom", "scipy", "sklearn", "matplotlib"}
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -20,10 +21,9 @@ def loaded_by(statement: str) -> set[str]:
 
 
 def test_importing_the_package_loads_no_heavy_library() -> None:
-    assert not loaded_by("import edgecxr") & set(HEAVY)
+    assert not loaded_by("import edgecxr") & HEAVY
 
 
 @pytest.mark.parametrize("module", ["bundle", "telemetry", "runtimes", "runtimes.graph", "runtimes.ov", "runtimes.ort"])
 def test_an_engine_library_is_loaded_when_opened_not_before(module: str) -> None:
-    heavy = {"torch", "onnx", "openvino", "onnxruntime", "tensorrt", "matplotlib", "nncf", "sklearn"}
-    assert not loaded_by(f"import edgecxr.{module}") & heavy
+    assert not loaded_by(f"import edgecxr.{module}") & (ENGINES | {"matplotlib", "sklearn"})

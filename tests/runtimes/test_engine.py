@@ -60,9 +60,9 @@ def test_a_closed_engine_says_so(family: str, bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_wrong_batch_is_refused(family: str, bundle: Bundle) -> None:
-    with engine_class(family).open(bundle, "fp32") as engine:
-        with pytest.raises(EngineError, match=r"batch is \(1, 1, 32, 32\), wanted \(N, 1, 64, 64\)"):
-            engine.infer(np.zeros((1, 1, 32, 32), np.float32))
+    match = r"batch is \(1, 1, 32, 32\), wanted \(N, 1, 64, 64\)"
+    with engine_class(family).open(bundle, "fp32") as engine, pytest.raises(EngineError, match=match):
+        engine.infer(np.zeros((1, 1, 32, 32), np.float32))
 
 
 def test_a_precision_that_is_not_packed_is_refused(tiny_build: Any, tmp_path: Path) -> None:
@@ -78,9 +78,8 @@ def test_another_device_is_refused(bundle: Bundle) -> None:
 
 
 def test_a_film_without_contrast_is_refused_not_scored(bundle: Bundle) -> None:
-    with engine_class("openvino").open(bundle, "fp32") as engine:
-        with pytest.raises(Refusal, match="no_contrast"):
-            engine.run([Radiograph(np.full((90, 80), 7, np.uint16), 12)])
+    with engine_class("openvino").open(bundle, "fp32") as engine, pytest.raises(Refusal, match="no_contrast"):
+        engine.run([Radiograph(np.full((90, 80), 7, np.uint16), 12)])
 
 
 def opened(build: Any, folder: Path, family: str, **changes: Any) -> Engine:

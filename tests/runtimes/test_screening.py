@@ -1,6 +1,7 @@
 """The object of ``screen --jsonl``: its keys, and that a refusal carries no score."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from edgecxr.decision import FindingResult
 from edgecxr.errors import RefusalReason
 from edgecxr.runtimes.screening import Screening
 
-ORIGIN = {"engine": "openvino-cpu", "precision": "int8", "kernel": "cpp", "bundle": "ab" * 32}
-KEYS = "file status reason detail findings engine precision kernel bundle milliseconds notes".split()
+ORIGIN: dict[str, Any] = {"engine": "openvino-cpu", "precision": "int8", "kernel": "cpp", "bundle": "ab" * 32}
+KEYS = ["file", "status", "reason", "detail", "findings", "engine", "precision", "kernel", "bundle"]
+KEYS += ["milliseconds", "notes"]
 
 
 def test_a_decided_film() -> None:
