@@ -1,0 +1,159 @@
+"""What a report says, worked out from results before anything is laid out."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgecxr.report.pictures import Picture, picture
+from edgecxr.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from edgecxr.runtimes.screening import Screening
+
+__all__ = [
+    "Decided",
+    "Refused",
+    "Stage",
+    "chosen_models",
+    "decided_films",
+    "gate_reports",
+    "models_of",
+    "refused_films",
+]
+__all__ += ["counted", "stages", "worse_sign"]
+
+Json = Mapping[str, Any]
+STAGES = ("read", "preprocess", "infer")
+COLOURS = 4  # models that one plot tells apart
+GAINS_ARE_LOSSES = ("ece", "flip_rate", "refusal_flips")  # metrics of the gate that are worse when larger
+
+
+@dataclass(frozen=True)
+class Decided:
+    """One film with its decisions."""
+
+    name: str
+    screening: "Screening"
+    picture: Picture | None
+    positive: bool
+
+
+@dataclass(frozen=True)
+class Refused:
+    """One file that was not screened; there is nothing else to say about it."""
+
+    name: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Milliseconds that one stage took over the folder; quantiles are of the films themselves."""
+
+    name: str
+    films: int
+    p50: float
+    p90: float
+    p99: float
+
+
+def decided_films(screenings: Sequence["Screening"], spec: ModelSpec | None, pictures: int) -> list[Decided]:
+    """Decided films, positives first, each group by how far it lies above its threshold; the first have pictures."""
+    ready = sorted((item for item in screenings if item.status == "ok"), key=_urgency)
+    names = _short_names([item.file for item in screenings])
+    return [
+        Decided(
+            names[item.file],
+            item,
+            picture(item, spec) if spec is not None and number < pictures else None,
+            _positive(item),
+        )
+        for number, item in enumerate(ready)
+    ]
+
+
+def refused_films(screenings: Sequence["Screening"]) -> list[Refused]:
+    """Refused files in the order of the folder."""
+    names = _short_names([item.file for item in screenings])
+    return [
+        Refused(names[item.file], item.reason.value if item.reason else "unknown", item.detail)
+        for item in screenings
+        if item.status == "refused"
+    ]
+
+
+def counted(screenings: Sequence["Screening"]) -> dict[str, int]:
+    """How many films of each outcome."""
+    outcomes = Counter(
+        "refused" if item.status == "refused" else "positive" if _positive(item) else "negative" for item in screenings
+    )
+    return {"films": len(screenings), **{name: outcomes[name] for name in ("positive", "negative", "refused")}}
+
+
+def stages(screenings: Sequence["Screening"]) -> list[Stage]:
+    """Time per stage over the films that reached it, and `total` over the decided films."""
+    found = []
+    for name in STAGES:
+        values = [item.milliseconds[name] for item in screenings if item.milliseconds.get(name) is not None]
+        if values:
+            found.append(_stage(name, values))
+    totals = [sum(item.milliseconds.get(name) or 0.0 for name in STAGES) for item in screenings if item.status == "ok"]
+    return [*found, _stage("total", totals)] if totals and found else found
+
+
+def models_of(evaluation: Json | Sequence[Json] | None) -> list[Json]:
+    """The evaluated models of a bundle's evaluation (`models`), of a list of them, or the one that is given."""
+    if not evaluation:
+        return []
+    if isinstance(evaluation, Mapping):
+        return list(evaluation["models"]) if "models" in evaluation else [evaluation]
+    return list(evaluation)
+
+
+def chosen_models(models: Sequence[Json]) -> list[Json]:
+    """At most COLOURS models for the plots: of each artefact the first engine's (`student int8 openvino-cpu`)."""
+    first: dict[str, Json] = {}
+    for model in models:
+        first.setdefault(model["name"].rpartition(" ")[0] or model["name"], model)
+    return list(first.values())[:COLOURS]
+
+
+def gate_reports(gate: Any, evaluation: Json | Sequence[Json] | None) -> list[Json]:
+    """Comparisons as JSON: those given (a GateReport or its JSON, one or many), else those of the evaluation."""
+    if gate is None:
+        return list(evaluation.get("gate") or ()) if isinstance(evaluation, Mapping) else []
+    given = [gate] if isinstance(gate, Mapping) or hasattr(gate, "to_json") else list(gate)
+    return [item if isinstance(item, Mapping) else item.to_json() for item in given]
+
+
+def worse_sign(metric: str) -> int:
+    """1 where a larger value of a gate's metric is worse, else -1."""
+    return 1 if metric in GAINS_ARE_LOSSES else -1
+
+
+def _stage(name: str, values: Sequence[float | None]) -> Stage:
+    p50, p90, p99 = np.quantile(np.array(values, np.float64), (0.5, 0.9, 0.99)).tolist()
+    return Stage(name, len(values), p50, p90, p99)
+
+
+def _positive(screening: "Screening") -> bool:
+    return any(finding.decision == "positive" for finding in screening.findings)
+
+
+def _urgency(screening: "Screening") -> tuple[bool, float, str]:
+    excess = max((finding.probability - finding.threshold for finding in screening.findings), default=-1.0)
+    return not _positive(screening), -excess, screening.file
+
+
+def _short_names(files: Sequence[str]) -> dict[str, str]:
+    """Each file's path below what all paths share."""
+    parts = [PurePath(file).parts for file in files]
+    shared = 0
+    while parts and all(len(part) > shared + 1 and part[shared] == parts[0][shared] for part in parts):
+        shared += 1
+    return {file: str(PurePath(*part[shared:])) if part else file for file, part in zip(files, parts, strict=True)}
