@@ -44,7 +44,7 @@ def _consolidation(canvas: Canvas, body: Body, generator: np.random.Generator) -
     if generator.random() < 0.5:
         fissure = canvas.y - np.float32(place[1]) + np.float32(uniform(-0.2, 0.2)) * canvas.x
         shape = shape * edge(np.float32(np.sign(uniform(-1, 1))) * (fissure + np.float32(0.5 * radii[1])), 0.02)
-    lost: Field = np.float32(uniform(0.50, 0.98)) * _ragged(canvas, shape, generator)
+    lost: Field = np.float32(uniform(0.58, 1.00)) * _ragged(canvas, shape, generator)
     return lost
 
 
@@ -60,13 +60,13 @@ def _ground_glass(canvas: Canvas, thorax: Thorax, body: Body, generator: np.rand
             patch = canvas.ellipse(place, (uniform(0.07, 0.15), uniform(0.08, 0.17)), uniform(-30, 30), 0.7)
             shape = np.maximum(shape, np.float32(uniform(0.7, 1)) * patch)
     rim = np.float32(0.55) + np.float32(0.45) * np.clip(thorax.lateral, 0, 1)
-    lost: Field = np.float32(uniform(0.28, 0.68)) * _ragged(canvas, shape * rim, generator)
+    lost: Field = np.float32(uniform(0.32, 0.70)) * _ragged(canvas, shape * rim, generator)
     return lost
 
 
 def _streak(canvas: Canvas, body: Body, generator: np.random.Generator) -> Field:
     """Most often nothing; now and then a linear atelectasis at a base."""
-    if generator.random() > 0.2:
+    if generator.random() > 0.15:
         return np.zeros_like(canvas.x)
     side = -1.0 if generator.random() < 0.5 else 1.0
     low = _height(body, generator.uniform(0.60, 0.80))

@@ -178,9 +178,9 @@ def _matrices(models: Sequence[Json]) -> list[tuple[str, Markup]]:
 
 
 def _histories(history: Mapping[str, Sequence[Json]]) -> list[tuple[str, list[Markup]]]:
-    """For each training, a plot of every number that its records share, but the epoch."""
+    """For each training, a plot of every loss; accuracy while training has no interval, so it is not shown."""
     return [
-        (name, [plots.training_plot(records, key) for key in records[0] if key not in ("epoch", "score")])
+        (name, [plots.training_plot(records, key) for key in records[0] if "loss" in key])
         for name, records in history.items()
         if records
     ]

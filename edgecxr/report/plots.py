@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 SIDE = 200  # of a square plot's frame
-LEFT, TOP, BELOW = 34, 8, 30
+LEFT, TOP, BELOW = 42, 8, 30
 TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 Json = Mapping[str, Any]
