@@ -74,15 +74,19 @@ def train(
     folder: Path,
     *,
     progress: Progress | None = None,
+    loss: nn.Module | None = None,
 ) -> TrainResult:
     """Train `module` in place on samples = (training, validation); it ends with the best epoch's weights, on the CPU.
 
     `folder` keeps checkpoint.pt (after every epoch), weights.safetensors (the best so far) and history.json; a run of
-    the same settings, data and initial weights found there is continued. Raises StageError when the loss is not a
-    number, when the labels cannot train these heads, or when the folder holds another run.
+    the same settings, data and initial weights found there is continued. `loss` (logits, targets by name) replaces the
+    one of settings.loss; what it needs beside the labels of the heads travels in the samples' targets. Raises
+    StageError when the loss is not a number, when the labels cannot train these heads, or when the folder holds another
+    run.
     """
     with torch.random.fork_rng():
         run = _Run(module, samples, heads, settings, folder)
+        run.loss = run.loss if loss is None else loss.to(run.device)
         run.restore()
         run.learn(progress or Silent())
     return run.finish()
@@ -106,7 +110,7 @@ class _Run:
         self.key = run_key(module, samples, settings, *heads)
         self.device = pick_device(settings.device)
         self.module = module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.loss = MixedLoss(heads, self.training.targets, settings.loss).to(self.device)
+        self.loss: nn.Module = MixedLoss(heads, self.training.targets, settings.loss).to(self.device)
         self.average = ModelEmaV3(module, decay=settings.average, use_warmup=True) if settings.average else None
         self.optimizer = torch.optim.AdamW(_groups(module, settings), lr=settings.learning_rate)
         self.steps = max(1, len(self.training) // settings.batch)
