@@ -14,7 +14,7 @@ template <class T>
 void histogram(const T* pixels, int64_t pixel_count, int64_t threads, int64_t* counts) {
   constexpr int64_t kValues = int64_t{1} << (8 * sizeof(T));
   constexpr int32_t kLeast = std::numeric_limits<T>::min();
-  constexpr int kCopies = 4;  // neighbours are often equal: each counts in another copy, so no store waits for the last
+  constexpr int kCopies = 2;  // neighbours are often equal: each counts in another copy, so no load waits for a store
   std::vector<std::vector<uint32_t>> partial(static_cast<std::size_t>(threads));
   in_parallel(pixel_count, threads, [&](int64_t begin, int64_t end, int64_t index) {
     auto& own = partial[static_cast<std::size_t>(index)];
