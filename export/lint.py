@@ -41,11 +41,13 @@ def problems(model_bytes: bytes, precision: Precision, spec: ModelSpec | None = 
         return (f"the file has {len(model_bytes)} bytes, at most {LARGEST_BYTES} are allowed",)
     try:
         model = onnx.load_from_string(model_bytes)
+        if outside := tuple(_external(model)):  # before the checker, which would open those files
+            return outside
         onnx.checker.check_model(model)
     except (DecodeError, onnx.checker.ValidationError) as error:
         return (f"not a valid ONNX graph: {error}",)
     graph = _Graph.of(model)
-    rules = [_versions(model), _interface(graph, spec), _operators(graph), _external(graph)]
+    rules = [_versions(model), _interface(graph, spec), _operators(graph)]
     rules += [_body(graph, precision), _quantization(graph, precision)]
     return tuple(problem for rule in rules for problem in rule)
 
@@ -67,7 +69,7 @@ class _Graph:
     def value(self, name: str) -> NDArray[np.generic] | None:
         """The constant called `name`, or None when it is computed."""
         item = self.constants.get(name)
-        return None if item is None or _is_external(item) else numpy_helper.to_array(item)
+        return None if item is None else numpy_helper.to_array(item)
 
     def producer(self, name: str) -> onnx.NodeProto | None:
         return next((node for node in self.nodes if name in node.output), None)
@@ -133,13 +135,9 @@ def _operators(graph: _Graph) -> Iterator[str]:
         yield f"logits come from {cam.op_type}; wanted the ReduceMean of cam"
 
 
-def _is_external(item: onnx.TensorProto) -> bool:
-    return item.data_location == TensorProto.EXTERNAL or bool(item.external_data)
-
-
-def _external(graph: _Graph) -> Iterator[str]:
-    for item in graph.model.graph.initializer:
-        if _is_external(item):
+def _external(model: onnx.ModelProto) -> Iterator[str]:
+    for item in model.graph.initializer:
+        if item.data_location == TensorProto.EXTERNAL or item.external_data:
             yield f"{item.name} is stored outside the file; keep every weight inside"
 
 
@@ -151,7 +149,7 @@ def _body(graph: _Graph, precision: Precision) -> Iterator[str]:
     if kinds - wanted or len(kinds) > 1:
         yield f"floating constants are {', '.join(sorted(kinds))}; a {precision} file has one type, its own, throughout"
     for name, item in floating.items():
-        if not _is_external(item) and not np.isfinite(numpy_helper.to_array(item)).all():
+        if not np.isfinite(numpy_helper.to_array(item)).all():
             yield f"{name} holds a value that is infinite or not a number"
 
 

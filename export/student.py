@@ -6,11 +6,16 @@ that map. Mean and convolution are linear, so this is exactly a global average p
 set of weights; in the graph of a quantized student the two outputs cannot disagree.
 """
 
+from pathlib import Path
 from typing import NamedTuple
 
 import timm
 import torch
 from torch import Tensor, nn
+
+from edgecxr.errors import StageError
+from edgecxr.teachers.architecture import GRAY_MEAN, GRAY_STD, Network, build
+from edgecxr.teachers.weights import transfer_weights
 
 __all__ = ["CANDIDATES", "FullOutput", "Student", "build_student"]
 
@@ -38,13 +43,19 @@ class Student(nn.Module):
     """A backbone, and one 1×1 convolution whose mean is the logit.
 
     `backbone` is any timm network with `forward_features` and `num_features`; `classes` is C. `drop` is the dropout
-    rate on the pooled features, active in training only.
+    rate on the pooled features, active in training only. Images are centred around zero first: signed int8 then has all
+    its 256 steps for them, not 128.
     """
+
+    mean: Tensor
+    scale: Tensor
 
     def __init__(self, backbone: nn.Module, classes: int, *, drop: float = 0.0) -> None:
         super().__init__()
         if classes < 1:
-            raise ValueError(f"a student scores at least 1 class, got {classes}")
+            raise StageError(f"a student scores at least 1 class, got {classes}")
+        self.register_buffer("mean", torch.tensor(GRAY_MEAN))
+        self.register_buffer("scale", torch.tensor(1 / GRAY_STD))
         self.backbone = backbone
         self.drop = nn.Dropout(drop)
         self.head = nn.Conv2d(_features(backbone), classes, 1)
@@ -62,8 +73,8 @@ class Student(nn.Module):
         return self.head.in_channels
 
     def features(self, images: Tensor) -> Tensor:
-        """(N, 1, S, S) images in the model's range -> (N, D, h, w) last feature map."""
-        features: Tensor = self.backbone.forward_features(images)  # type: ignore[operator]
+        """(N, 1, S, S) images in [0, 1] -> (N, D, h, w) last feature map."""
+        features: Tensor = self.backbone.forward_features((images - self.mean) * self.scale)  # type: ignore[operator]
         return features
 
     def forward(self, images: Tensor) -> Tensor:
@@ -88,24 +99,37 @@ class Student(nn.Module):
         return int(shape[2]), int(shape[3])
 
 
-def build_student(name: str, classes: int, *, drop: float = 0.0, output_stride: int = 32) -> Student:
-    """A student with the timm backbone `name`, one input channel and randomly drawn weights.
+def build_student(
+    name: str, classes: int, *, drop: float = 0.0, output_stride: int = 32, pretrained: str | Path | None = None
+) -> Student:
+    """A student with the timm backbone `name` and one input channel.
 
-    `output_stride=16` doubles the side of the map (dilated last stage, about twice the cost of that stage), for finer
-    heatmaps; not every backbone can. Raises ValueError for a name that timm lacks or a stride it cannot give.
+    `output_stride=16` doubles the side of the map (dilated last stage, four times its cost), for finer heatmaps; not
+    every backbone can. `pretrained` as in `teachers.architecture.build`; without it the weights are drawn at random.
+    Raises StageError for a name that timm lacks or a stride that the backbone cannot give.
     """
     if name not in timm.list_models():
-        raise ValueError(f"timm has no backbone {name!r}; measured here: {', '.join(CANDIDATES)}")
+        raise StageError(f"timm has no backbone {name!r}; measured here: {', '.join(CANDIDATES)}")
     stride = {} if output_stride == 32 else {"output_stride": output_stride}
     try:
         backbone = timm.create_model(name, pretrained=False, in_chans=1, num_classes=0, global_pool="", **stride)
     except (AssertionError, NotImplementedError, TypeError) as error:
-        raise ValueError(f"{name} cannot have output_stride {output_stride}; use 32, or a ResNet or RegNet") from error
-    return Student(backbone, classes, drop=drop)
+        raise StageError(f"{name} cannot have output_stride {output_stride}; use 32, or a ResNet or RegNet") from error
+    student = Student(backbone, classes, drop=drop)
+    if pretrained is not None:
+        _start_from(student, build(f"timm:{name}", classes, 1, pretrained))
+    return student
+
+
+def _start_from(student: Student, network: Network) -> None:
+    """Take the weights of the same architecture, and the normalization that they were trained with."""
+    transfer_weights(network.body.state_dict(), student.backbone)
+    student.mean.copy_(network.mean.flatten()[0])
+    student.scale.copy_(1 / network.std.flatten()[0])
 
 
 def _features(backbone: nn.Module) -> int:
     features = getattr(backbone, "num_features", None)
     if not isinstance(features, int) or not hasattr(backbone, "forward_features"):
-        raise ValueError(f"{type(backbone).__name__} has no num_features and forward_features; give a timm backbone")
+        raise StageError(f"{type(backbone).__name__} has no num_features and forward_features; give a timm backbone")
     return features

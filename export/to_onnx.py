@@ -26,10 +26,10 @@ def to_onnx(student: Student, size: int, *, classes: Sequence[str] = ()) -> byte
     """The student as an FP32 graph: `image` float32 [1, 1, size, size] -> `logits`, `cam`, `embedding`.
 
     `classes` names the logits in the graph's metadata. Raises StageError when the graph's outputs differ from PyTorch's
-    by more than 1e-4 of the largest, and ValueError when the names do not match the logits.
+    by more than 1e-4 of the largest, or when the names do not match the logits.
     """
     if classes and len(classes) != student.classes:
-        raise ValueError(f"the student has {student.classes} logits, but {len(classes)} names were given")
+        raise StageError(f"the student has {student.classes} logits, but {len(classes)} names were given")
     module = _Deployed(student).eval()
     model = _export(module, size)
     _tidy(model, classes)
