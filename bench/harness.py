@@ -16,7 +16,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["RESULTS", "Samples", "interleaved", "machine", "peak_megabytes", "ratio", "summary", "write_result"]
+__all__ = [
+    "RESULTS",
+    "Samples",
+    "interleaved",
+    "machine",
+    "peak_megabytes",
+    "ratio",
+    "sampled",
+    "summary",
+    "write_result",
+]
 
 RESULTS = Path(__file__).parent / "results"
 LIBRARIES = ("numpy", "opencv-python-headless", "pillow", "torch", "torchvision", "onnxruntime", "openvino", "edgecxr")
@@ -29,7 +39,14 @@ class Samples(NamedTuple):
     cpu_ms: list[float]
 
 
-def interleaved(contestants: Mapping[str, Callable[[], Any]], *, rounds: int, warm_up: int = 3) -> dict[str, Samples]:
+def interleaved(
+    contestants: Mapping[str, Callable[[], Any]], *, rounds: int, warm_up: int = 3
+) -> dict[str, list[float]]:
+    """Wall milliseconds of each call, in the order of the rounds."""
+    return {name: times.wall_ms for name, times in sampled(contestants, rounds=rounds, warm_up=warm_up).items()}
+
+
+def sampled(contestants: Mapping[str, Callable[[], Any]], *, rounds: int, warm_up: int = 3) -> dict[str, Samples]:
     """Time `rounds` calls of each contestant, after `warm_up` calls that are not counted."""
     names = list(contestants)
     times = {name: Samples([], []) for name in names}

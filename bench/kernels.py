@@ -117,7 +117,7 @@ def compared(
     """Times, ratios, memory and the difference to the oracle of each contestant."""
     differences = {name: difference(run(), expected) for name, run in contestants.items()}
     memory = {name: harness.peak_megabytes(run) for name, run in contestants.items()}
-    times = harness.interleaved(contestants, rounds=rounds)
+    times = harness.sampled(contestants, rounds=rounds)
     return {
         name: {
             "ms": harness.summary(samples.wall_ms),

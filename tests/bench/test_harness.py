@@ -33,9 +33,10 @@ def test_ratio_is_taken_round_by_round(harness):
 
 def test_contestants_take_turns_at_going_first(harness):
     calls: list[str] = []
-    times = harness.interleaved({name: lambda name=name: calls.append(name) for name in "ab"}, rounds=2, warm_up=1)
+    times = harness.sampled({name: lambda name=name: calls.append(name) for name in "ab"}, rounds=2, warm_up=1)
     assert "".join(calls) == "baabba"
     assert [len(samples) for samples in times["a"]] == [2, 2]
+    assert [len(samples) for samples in harness.interleaved({"a": int}, rounds=4).values()] == [4]
 
 
 def test_peak_memory_of_a_call(harness):
