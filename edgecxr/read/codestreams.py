@@ -20,7 +20,7 @@ FRAMES = {0xC0: "SOF0", 0xC1: "SOF1", 0xC2: "SOF2", 0xC3: "SOF3", 0xF7: "SOF55"}
 OTHER_FRAMES = frozenset({0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})  # hierarchical, arithmetic
 SCAN_LIMIT = 100  # a progressive film has about 10 scans; each costs a pass over the frame
 TILE_LIMIT = 4096
-BLOCK_LIMIT = 1_000_000  # code-blocks, or precincts: each costs a decoder some hundred bytes
+BLOCK_LIMIT = 500_000  # code-blocks, or precincts: each costs a decoder some hundred bytes; a film has 10,000
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from edgecxr.read.codestreams import CodeStream
 __all__ = ["decompress", "guarded"]
 
 PROBE = np.random.default_rng(0).integers(0, 255, 256, np.uint8).tobytes()  # entropy data without FF, see `_filled_in`
-# What imagecodecs and pylibjpeg-rle raise on bytes that they cannot decode.
+# What imagecodecs raises on bytes that it cannot decode.
 DECODE_ERRORS = (RuntimeError, ValueError, IndexError, TypeError, OverflowError)
 
 
@@ -39,12 +39,13 @@ def _decode_jpeg(data: memoryview, stream: CodeStream, colorspace: str | None) -
     return values
 
 
-def guarded(decoder: Callable[..., NDArray[Any]], data: memoryview, **options: str | None) -> NDArray[Any]:
+def guarded(decoder: Callable[..., Any], data: memoryview, **options: Any) -> NDArray[Any]:
     """Run a decoder. Raises Refusal (UNREADABLE) for what it raises on damaged bytes."""
     try:
-        return decoder(data, **options)
+        values: NDArray[Any] = decoder(data, **options)
+        return values
     except DECODE_ERRORS as error:
-        raise Refusal(RefusalReason.UNREADABLE, f"the compressed frame cannot be decoded: {error}") from error
+        raise Refusal(RefusalReason.UNREADABLE, f"the compressed pixels cannot be decoded: {error}") from error
 
 
 def _shaped(values: NDArray[Any], stream: CodeStream) -> NDArray[Any]:

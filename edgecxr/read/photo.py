@@ -1,6 +1,7 @@
 """PNG, TIFF and JPEG files as a `Radiograph`: stored values as they are, with the identity transform."""
 
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -67,7 +68,7 @@ def read_png(data: memoryview, source: str, limits: Limits) -> Radiograph:
 
 
 def _png_chunks(data: memoryview, limits: Limits) -> Iterator[tuple[bytes, memoryview]]:
-    """Name and body of each chunk up to IEND. Raises Refusal: TRUNCATED, TOO_LARGE."""
+    """Name and body of each chunk up to IEND. Raises Refusal: TRUNCATED, TOO_LARGE, UNREADABLE (wrong checksum)."""
     position = len(PNG_SIGNATURE)
     for _ in range(limits.elements):
         if position + 8 > len(data):
@@ -76,6 +77,8 @@ def _png_chunks(data: memoryview, limits: Limits) -> Iterator[tuple[bytes, memor
         end = position + 12 + length
         if end > len(data):
             break
+        if struct.pack(">I", zlib.crc32(data[position + 4 : end - 4])) != data[end - 4 : end]:
+            raise Refusal(RefusalReason.UNREADABLE, f"the checksum of PNG chunk {name!r} is wrong")
         yield name, data[position + 8 : end - 4]
         if name == b"IEND":
             return
@@ -92,6 +95,8 @@ def read_tiff(data: memoryview, source: str, limits: Limits) -> Radiograph:
         raise Refusal(RefusalReason.MULTI_FRAME, "the TIFF file holds more than one image")
     columns, rows = directory.one(256, 0), directory.one(257, 0)
     check_frame(rows, columns, limits)
+    if 324 in directory.entries:
+        check_frame(directory.one(323, 0), directory.one(322, 0), limits)  # a tile, which a decoder allocates
     bits, channels = _tiff_pixels(directory)
     stored = _tiff_stored(directory, len(data))
     check_ratio(rows * columns * channels * bits // 8, stored, limits)

@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from typing import Any
 
+import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.config import IGNORE
 from pydicom.uid import UID
-from rle.utils import decode_frame
 
 from edgecxr.errors import Refusal, RefusalReason
 from edgecxr.read.codestreams import CodeStream, read_jpeg, read_jpeg2000, unwrap_jp2
-from edgecxr.read.decoders import decompress
+from edgecxr.read.decoders import decompress, guarded
 from edgecxr.read.guard import Limits, check_ratio, only_zeros
 from edgecxr.read.header import Header
 from edgecxr.read.layout import Layout, value_range
@@ -124,15 +124,16 @@ def _swapped(data: memoryview, layout: Layout) -> NDArray[Any]:
 
 
 def _run_length(data: memoryview, layout: Layout, limits: Limits) -> NDArray[Any]:
-    """RLE Lossless (PS3.5 G): one segment per byte of a cell."""
+    """RLE Lossless (PS3.5 G): one segment per byte of a cell.
+
+    pylibjpeg-rle panics on damaged segments, with an exception that no `except Exception` sees; this decoder raises.
+    """
     check_ratio(layout.size, len(data), limits)
-    try:
-        frame = decode_frame(bytes(data), layout.rows * layout.columns, layout.allocated, "<")
-    except ValueError as error:
-        cut = "reached before" in str(error)
-        raise Refusal(RefusalReason.TRUNCATED if cut else RefusalReason.UNREADABLE, f"RLE: {error}") from error
-    cells = np.frombuffer(frame, np.dtype(f"<u{layout.allocated // 8}"))
-    return cells.astype(cells.dtype.newbyteorder("="), copy=False).reshape(layout.rows, layout.columns)
+    cells = np.zeros((layout.rows, layout.columns), f"<u{layout.allocated // 8}")
+    decoded = guarded(imagecodecs.dicomrle_decode, data, dtype=cells.dtype, out=cells.reshape(-1).view(np.uint8))
+    if decoded.size != layout.size:
+        raise Refusal(RefusalReason.TRUNCATED, f"RLE segments hold {decoded.size:,} of {layout.size:,} bytes")
+    return cells.astype(cells.dtype.newbyteorder("="), copy=False)
 
 
 def _compressed(

@@ -1,0 +1,189 @@
+"""PNG, TIFF and JPEG files: exact gray values, or the reason why not."""
+
+import io
+import struct
+import zlib
+
+import imagecodecs
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgecxr.errors import Refusal, RefusalReason
+from edgecxr.read import read_radiograph
+
+CUT = (0.1, 0.3, 0.5, 0.7, 0.9, 0.98)
+
+
+@pytest.fixture
+def store(tmp_path):
+    """store(content) -> Path; the name says nothing of the format."""
+
+    def write(content):
+        path = tmp_path / f"film{len(list(tmp_path.iterdir()))}.bin"
+        path.write_bytes(content)
+        return path
+
+    return write
+
+
+def refusal(path):
+    with pytest.raises(Refusal, match=": ") as caught:
+        read_radiograph(path)
+    return caught.value
+
+
+def pillow(pixels, form, mode=None, **options):
+    stream = io.BytesIO()
+    picture = Image.fromarray(pixels)
+    (picture.convert(mode) if mode else picture).save(stream, form, **options)
+    return stream.getvalue()
+
+
+def chunk(name, body):
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_png_is_exact(store, film, dtype):
+    pixels = film(dtype)
+    radiograph = read_radiograph(store(imagecodecs.png_encode(pixels)))
+    np.testing.assert_array_equal(radiograph.pixels, pixels)
+    assert (radiograph.bits_stored, radiograph.slope, radiograph.intercept) == (8 * pixels.dtype.itemsize, 1, 0)
+    assert (radiograph.window, radiograph.inverted, radiograph.notes) == (None, False, ())
+
+
+@pytest.mark.parametrize("compression", [None, "lzw", "deflate", "packbits"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+def test_tiff_is_exact(store, film, dtype, compression, photometric):
+    pixels = film(dtype)
+    content = imagecodecs.tiff_encode(pixels, compression=compression, photometric=photometric)
+    radiograph = read_radiograph(store(content))
+    np.testing.assert_array_equal(radiograph.pixels, pixels)
+    assert radiograph.inverted is (photometric == "miniswhite")
+
+
+def test_big_endian_and_tiled_tiff(store, film):
+    for options in ({"byteorder": ">"}, {"tile": (32, 32)}, {"rowsperstrip": 5, "predictor": True}):
+        content = imagecodecs.tiff_encode(film(), compression="lzw", **options)
+        np.testing.assert_array_equal(read_radiograph(store(content)).pixels, film())
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}])
+def test_jpeg_is_as_pillow_reads_it(store, film, options):
+    content = pillow(film("uint8"), "JPEG", quality=92, **options)
+    np.testing.assert_array_equal(read_radiograph(store(content)).pixels, np.asarray(Image.open(io.BytesIO(content))))
+
+
+def test_lossless_jpeg_of_16_bits_is_exact(store, film):
+    pixels = film("uint16", bits=16)
+    content = imagecodecs.jpeg8_encode(pixels, lossless=True, bitspersample=16)
+    radiograph = read_radiograph(store(content))
+    np.testing.assert_array_equal(radiograph.pixels, pixels)
+    assert radiograph.bits_stored == 16
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P"])
+def test_equal_channels_are_one(store, film, mode):
+    gray = film("uint8")
+    radiograph = read_radiograph(store(pillow(gray, "PNG", mode)))
+    np.testing.assert_array_equal(radiograph.pixels, gray)
+    assert "the first is used" in radiograph.notes[0]
+
+
+def test_gray_stored_as_colour_jpeg(store, film):
+    content = pillow(film("uint8"), "JPEG", "RGB", quality=95)
+    radiograph = read_radiograph(store(content))
+    np.testing.assert_array_equal(radiograph.pixels, np.asarray(Image.open(io.BytesIO(content)))[..., 0])
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "JPEG"])
+def test_colour_is_refused(store, film, form):
+    gray = film("uint8")
+    content = pillow(np.dstack([gray, gray[::-1], gray]), form)
+    assert refusal(store(content)).reason is RefusalReason.NOT_GRAYSCALE
+
+
+def test_transparency_is_refused(store, film):
+    gray = film("uint8")
+    content = pillow(np.dstack([gray, gray]), "PNG")
+    assert refusal(store(content)).reason is RefusalReason.NOT_GRAYSCALE
+
+
+def test_cmyk_is_refused(store, film):
+    assert refusal(store(pillow(film("uint8"), "JPEG", "CMYK"))).reason is RefusalReason.NOT_GRAYSCALE
+    assert refusal(store(pillow(film("uint8"), "TIFF", "CMYK"))).reason is RefusalReason.NOT_GRAYSCALE
+
+
+def test_other_depths_are_refused(store, film):
+    contents = [
+        pillow(film("uint8"), "PNG", "1"),
+        pillow(film("uint8"), "TIFF", "1"),
+        imagecodecs.tiff_encode(film().astype(np.float32)),
+        imagecodecs.tiff_encode(film().astype(np.uint32)),
+        imagecodecs.tiff_encode(film("int16")),
+    ]
+    for content in contents:
+        assert refusal(store(content)).reason is RefusalReason.UNSUPPORTED_PIXELS
+
+
+def test_several_pages_are_refused(store, film):
+    pages = imagecodecs.tiff_encode(np.stack([film(), film()]))
+    assert refusal(store(pages)).reason is RefusalReason.MULTI_FRAME
+    plain = imagecodecs.png_encode(film("uint8"))
+    animated = plain[:33] + chunk(b"acTL", struct.pack(">II", 1, 0)) + plain[33:]
+    assert refusal(store(animated)).reason is RefusalReason.MULTI_FRAME
+
+
+def test_jpeg_inside_tiff_is_refused(store, film):
+    content = pillow(film("uint8"), "TIFF", compression="jpeg")
+    assert refusal(store(content)).reason is RefusalReason.UNSUPPORTED_SYNTAX
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "JPEG"])
+def test_orientation_is_applied(store, film, form, orientation):
+    """As Pillow's exif_transpose turns it. Pillow itself turns a TIFF as it loads it, and no other format."""
+    exif = Image.Exif()
+    exif[274] = orientation
+    content = pillow(film("uint8"), form, exif=exif)
+    plain = np.asarray(Image.open(io.BytesIO(content))) if form == "JPEG" else film("uint8")
+    turns = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270"}
+    turns |= {7: "TRANSVERSE", 8: "ROTATE_90"}
+    if orientation > 1:
+        plain = np.asarray(Image.fromarray(plain).transpose(getattr(Image.Transpose, turns[orientation])))
+    radiograph = read_radiograph(store(content))
+    np.testing.assert_array_equal(radiograph.pixels, plain)
+    assert radiograph.pixels.flags.c_contiguous
+    assert len(radiograph.notes) == (orientation > 1)
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "JPEG"])
+def test_file_cut_short_is_refused(store, film, form):
+    content = pillow(film("uint8", (128, 96)), form)
+    for share in CUT:
+        reason = refusal(store(content[: int(len(content) * share)])).reason
+        assert reason in (RefusalReason.TRUNCATED, RefusalReason.UNREADABLE)
+
+
+def test_damaged_png_is_refused(store, film):
+    content = bytearray(imagecodecs.png_encode(film()))
+    content[len(content) // 2] ^= 4
+    assert str(refusal(store(bytes(content)))) == "unreadable: the checksum of PNG chunk b'IDAT' is wrong"
+
+
+def test_declared_size_is_checked_before_decoding(store):
+    def png(columns, rows):
+        header = struct.pack(">IIBBBBB", columns, rows, 8, 0, 0, 0, 0)
+        body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
+        return b"\x89PNG\r\n\x1a\n" + body
+
+    assert refusal(store(png(60000, 60000))).reason is RefusalReason.TOO_LARGE
+    assert refusal(store(png(9000, 9000))).reason is RefusalReason.TOO_LARGE  # 81 MB from 18 bytes
+    assert refusal(store(png(0, 10))).reason is RefusalReason.CONTRADICTORY
+
+
+@pytest.mark.parametrize("content", [b"", b"GIF89a", b"\0" * 500, b"II*\0", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"])
+def test_what_is_no_film_is_refused(store, content):
+    assert refusal(store(content)).reason in (RefusalReason.UNREADABLE, RefusalReason.TRUNCATED)
