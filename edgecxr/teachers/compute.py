@@ -46,7 +46,7 @@ def forward(module: nn.Module, images: NDArray[np.floating], batch: int, setting
     parts: list[Tensor] = []
     with torch.inference_mode(), autocast(device, setting):
         for start in range(0, len(images), batch):
-            films = torch.from_numpy(np.asarray(images[start : start + batch], dtype=np.float32)).to(device)
+            films = torch.from_numpy(np.array(images[start : start + batch], dtype=np.float32)).to(device)
             parts.append(module(films).float().cpu())
     module.train(was_training)
     return torch.cat(parts).clone()

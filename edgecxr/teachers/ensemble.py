@@ -128,8 +128,8 @@ def fuse(
 
     `members` names each member and its heads, votes[m] is its (N, C_m) logits, `targets` is by head name (-1 and NaN
     are left out). Learned weights are softmax(theta) with theta minimizing the negative log-likelihood summed over the
-    films plus PRIOR * |theta|^2 / 2, so few films give nearly equal weights. Raises StageError for a head
-    without voters.
+    films, at the best temperature of the result, plus PRIOR * |theta|^2 / 2, so few films give nearly equal weights.
+    Raises StageError for a head without voters.
     """
     voters = list(members.values())
     parts = []
@@ -170,16 +170,23 @@ def _likelihood(logits: NDArray[np.float64], targets: NDArray[Any], head: Head) 
 
 
 def _learn(views: NDArray[np.float64], targets: NDArray[Any], head: Head) -> NDArray[np.float64]:
-    """(M,) weights for calibrated views (M, N, K)."""
+    """(M,) weights for calibrated views (M, N, K).
 
-    def objective(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        weights = softmax(theta)
-        loss, slope = _likelihood(np.tensordot(weights, views, axes=1), targets, head)
-        pull = np.tensordot(views, slope, axes=2)  # (M,) dloss/dweight
-        return loss + PRIOR * float(theta @ theta) / 2, weights * (pull - weights @ pull) + PRIOR * theta
+    The temperature of the result is free while they are learned: members whose errors differ are too timid when pooled,
+    and without it weight would flow to the boldest instead of the best.
+    """
 
-    found = minimize(objective, np.zeros(len(views)), jac=True, method="L-BFGS-B")
-    return np.asarray(softmax(found.x))
+    def objective(point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        weights, sharpness = softmax(point[:-1]), np.exp(point[-1])
+        pooled = np.tensordot(weights, views, axes=1)
+        loss, slope = _likelihood(sharpness * pooled, targets, head)
+        pull = sharpness * np.tensordot(views, slope, axes=2)  # (M,) dloss/dweight
+        pulls = np.append(weights * (pull - weights @ pull), sharpness * (slope * pooled).sum())
+        prior = np.append(np.full(len(views), PRIOR), 1.0)
+        return loss + float(prior @ point**2) / 2, pulls + prior * point
+
+    found = minimize(objective, np.zeros(len(views) + 1), jac=True, method="L-BFGS-B")
+    return np.asarray(softmax(found.x[:-1]))
 
 
 def _views(

@@ -129,7 +129,7 @@ class ForeignTeacher(Teacher):
     def _infer(self, images: NDArray[np.float32]) -> NDArray[np.floating]:
         values = self.source.low + images * np.float32(self.source.high - self.source.low)
         shape = (len(images), self.source.channels, *images.shape[2:])
-        values = np.ascontiguousarray(np.broadcast_to((values - self._mean) / self._std, shape), dtype=np.float32)
+        values = np.array(np.broadcast_to((values - self._mean) / self._std, shape), dtype=np.float32, order="C")
         raw = self.session.run(values)
         if raw.shape != (len(images), len(self.source.classes)):
             raise StageError(

@@ -11,8 +11,10 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
+import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as native
 from torch import Tensor, nn
 
 from edgecxr.errors import StageError
@@ -23,6 +25,9 @@ from edgecxr.teachers.weights import read_weights
 __all__ = ["Session", "open_checkpoint", "open_factory", "open_onnx", "open_program"]
 
 Outputs = NDArray[np.floating]
+# ONNX Runtime's exceptions have no base of their own: every exception class of its binding is meant.
+NATIVE = [item for item in vars(native).values() if isinstance(item, type) and issubclass(item, Exception)]
+FAULTS: tuple[type[Exception], ...] = (RuntimeError, ValueError, *NATIVE)
 
 
 @dataclass(frozen=True)
@@ -93,16 +98,15 @@ def open_program(path: Path, output: str | int | None) -> Session:
 
 def open_onnx(path: Path, image: str | None, output: str | int | None, threads: int = 0) -> Session:
     """An ONNX file, run by ONNX Runtime on the CPU."""
-    import onnxruntime as ort
-
     if not path.is_file():
         raise StageError(f"no ONNX file at {path}; put it there, or correct the path in the recipe")
+    ort.disable_telemetry_events()
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # fatal: what goes wrong is raised, not printed
     options.intra_op_num_threads = threads or min(os.cpu_count() or 1, torch.get_num_threads())
     try:
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except (RuntimeError, ValueError) as error:
+    except FAULTS as error:
         raise StageError(f"{path} is not a model that ONNX Runtime {ort.__version__} can load: {error}") from error
     inputs = {item.name: item for item in session.get_inputs()}
     name = image or next(iter(inputs))
@@ -113,7 +117,10 @@ def open_onnx(path: Path, image: str | None, output: str | int | None, threads: 
     kind = np.float16 if "float16" in inputs[name].type else np.float32
 
     def run(images: NDArray[np.float32]) -> Outputs:
-        raw = session.run(None, {name: images.astype(kind)})
+        try:
+            raw = session.run(None, {name: images.astype(kind)})
+        except FAULTS as error:
+            raise StageError(f"{path} failed on films {images.shape}: {error}; check size and channels") from error
         return np.asarray(_pick(dict(zip(names, raw, strict=True)), output), dtype=np.float32)
 
     return Session(run, count if isinstance(count, int) else None)

@@ -86,7 +86,8 @@ def train(
     """
     with torch.random.fork_rng():
         run = _Run(module, samples, heads, settings, folder)
-        run.loss = run.loss if loss is None else loss.to(run.device)
+        if loss is not None:
+            run.loss, run.key = loss.to(run.device), f"{run.key} {loss!r}"
         run.restore()
         run.learn(progress or Silent())
     return run.finish()
