@@ -1,0 +1,49 @@
+"""The command line: ``edgecxr VERB``. Each verb is a function of its own module in `edgecxr.commands`."""
+
+from typing import Annotated
+
+import typer
+
+from edgecxr import __version__
+from edgecxr.commands.build import build
+from edgecxr.commands.demo import demo
+from edgecxr.commands.doctor import doctor
+from edgecxr.commands.evaluate import evaluate
+from edgecxr.commands.inspection import inspect
+from edgecxr.commands.screen import screen
+from edgecxr.commands.terminal import guarded
+from edgecxr.commands.verify import verify
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="edgecxr",
+    help="Chest X-ray screening where the X-ray is taken. Research software: not for diagnosis.",
+    epilog="Exit codes: 0 done, 1 some inputs refused, 2 misuse, 3 the machine cannot.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+for verb in (build, inspect, verify, screen, evaluate, doctor, demo):
+    app.command()(guarded(verb))
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"edgecxr {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point of the `edgecxr` command."""
+    app()

@@ -1,0 +1,58 @@
+"""``edgecxr demo``: the main job from films to a report, on drawn films or on yours."""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgecxr.commands.terminal import note, require_train
+
+if TYPE_CHECKING:
+    from edgecxr.bundle import Bundle
+    from edgecxr.export.recipe import Recipe
+
+__all__ = ["demo"]
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "demo.yaml"
+FILMS_SEED = 99
+
+
+def demo(
+    data: Annotated[
+        Path | None, typer.Option(envvar="EDGECXR_DATA", help="Folder of real films with labels.csv.  [default: drawn films]")
+    ] = None,
+    folder: Annotated[Path, typer.Option(help="Where everything is written.")] = Path("demo"),
+) -> None:
+    """Build a small bundle, verify it, screen a folder of films with it and write a report.
+
+    Example: `edgecxr demo`, or `EDGECXR_DATA=films edgecxr demo`
+    """
+    require_train()
+    from edgecxr.bundle import Bundle
+    from edgecxr.export.pipeline import Build
+    from edgecxr.export.recipe import load_recipe
+
+    recipe = load_recipe(RECIPE, data=data)
+    note(f"1/3 building {recipe.name} from {recipe.data.folder or 'drawn films'}")
+    made = Build(recipe, RECIPE, folder / "work", tell=note).run(folder / "demo.cxr")
+    print(made.summary())
+    note("2/3 screening a folder of films")
+    bundle = Bundle.open(made.path)
+    results = _screen(bundle, _field_films(recipe, folder), folder)
+    note("3/3 writing the report")
+    print(f"results: {folder / 'results.jsonl'} ({results} films)")
+    print(f"report:  {(folder / 'report.html').resolve()}")
+
+
+def _field_films(recipe: "Recipe", folder: Path) -> list[Path]:
+    """A clinic's day of drawn DICOM files, or the test films of the user's own folder."""
+    from edgecxr.dataset import load_dataset
+    from edgecxr.phantom import write_field_folder
+
+    if recipe.data.folder is None:
+        write_field_folder(folder / "field", seed=FILMS_SEED)
+        return [folder / "field"]
+    dataset = load_dataset(recipe.data.folder, labels=recipe.data.labels, heads=recipe.heads)
+    return [film.path for film in dataset.films if film.fold in recipe.data.folds.test]

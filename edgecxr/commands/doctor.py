@@ -1,0 +1,148 @@
+"""``edgecxr doctor``: what this machine can do, and why it cannot do the rest."""
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import typer
+
+from edgecxr.commands.terminal import ExitCode, print_json
+from edgecxr.errors import BundleError, EdgeCxrError
+
+__all__ = ["Finding", "doctor", "examine"]
+
+State = Literal["ok", "absent", "fault"]
+MARKS: dict[State, str] = {"ok": "ok    ", "absent": "absent", "fault": "FAULT "}
+
+
+class Finding(NamedTuple):
+    """One line: `absent` is something optional, `fault` is something that screening needs."""
+
+    topic: str
+    state: State
+    detail: str
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False) -> None:
+    """List Python, kernels, engines, decoders and extras, and prove the default bundle on each engine.
+
+    Ends with 3 when screening cannot work here.
+
+    Example: `edgecxr doctor`
+    """
+    findings = examine()
+    if as_json:
+        print_json([finding._asdict() for finding in findings])
+    else:
+        for finding in findings:
+            print(f"{MARKS[finding.state]}  {finding.topic:<28} {finding.detail}")
+    if any(finding.state == "fault" for finding in findings):
+        raise typer.Exit(ExitCode.CANNOT)
+
+
+def examine() -> list[Finding]:
+    """Every finding, in the order in which a film passes."""
+    parts: tuple[Callable[[], list[Finding]], ...] = (_machine, _kernels, _decoders, _engines, _bundle, _extras, _gpu)
+    return [finding for part in parts for finding in part()]
+
+
+def _machine() -> list[Finding]:
+    from edgecxr import __version__
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return [
+        Finding("edgecxr", "ok", f"{__version__} in {Path(__file__).parents[1]}"),
+        Finding("python", "ok", f"{platform.python_version()} at {sys.executable}"),
+        Finding("machine", "ok", f"{platform.system()} {platform.machine()}, {cores} cores, {_cpu_features()}"),
+    ]
+
+
+def _cpu_features() -> str:
+    """The vector extensions that matter for INT8 and bfloat16, as Linux names them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return "vector extensions not known on this system"
+    flags = {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split()}
+    wanted = ("sse4_2", "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd", "asimddp")
+    return " ".join(flag for flag in wanted if flag in flags) or "no vector extensions that matter here"
+
+
+def _kernels() -> list[Finding]:
+    from edgecxr import kernels
+
+    found = [
+        Finding(f"kernel {status.name}", "ok" if status.available else "absent", status.detail)
+        for status in kernels.report()
+    ]
+    try:
+        return [*found, Finding("kernel in use", "ok", kernels.active())]
+    except EdgeCxrError as error:
+        return [*found, Finding("kernel in use", "fault", str(error))]
+
+
+def _decoders() -> list[Finding]:
+    wanted = {"pydicom": "DICOM headers", "imagecodecs": "JPEG, JPEG-LS, JPEG 2000, PNG, TIFF", "pylibjpeg-rle": "RLE"}
+    return [_package(name, f"decodes {what}", "fault") for name, what in wanted.items()]
+
+
+def _package(name: str, what: str, lacking: State) -> Finding:
+    try:
+        return Finding(name, "ok", f"{version(name)}, {what}")
+    except PackageNotFoundError:
+        return Finding(name, lacking, f"not installed; {what}: pip install {name}")
+
+
+def _engines() -> list[Finding]:
+    from edgecxr.runtimes.registry import available
+
+    statuses = available()
+    state: State = "absent" if any(status.available for status in statuses) else "fault"
+    return [Finding(f"engine {item.name}", "ok" if item.available else state, item.detail) for item in statuses]
+
+
+def _bundle() -> list[Finding]:
+    from edgecxr.bundle import Bundle, default_bundle_path
+    from edgecxr.commands.verify import golden_rows
+
+    path = default_bundle_path()
+    if not path.exists():
+        return [Finding("default bundle", "absent", f"{path} is not there; give --bundle, or make one: edgecxr build")]
+    try:
+        bundle = Bundle.open(path)
+    except BundleError as error:
+        return [Finding("default bundle", "fault", str(error))]
+    rows = golden_rows(bundle, quiet=True)
+    passed = any(row["passed"] for row in rows)
+    return [
+        Finding("default bundle", "ok" if passed else "fault", f"{path.name}, digest {bundle.digest[:12]}"),
+        *(Finding(f"golden {row['engine']} {row['precision']}", *_golden(row)) for row in rows),
+    ]
+
+
+def _golden(row: dict[str, Any]) -> tuple[State, str]:
+    return ("ok", "reproduces the golden set") if row["passed"] else ("absent", row["reason"])
+
+
+def _extras() -> list[Finding]:
+    lacking = [name for name in ("torch", "torchvision", "timm", "onnx", "nncf") if find_spec(name) is None]
+    if lacking:
+        train = Finding("extra train", "absent", f'no {", ".join(lacking)}; to build bundles: pip install "edgecxr[train]"')
+    else:
+        train = Finding("extra train", "ok", f"torch {version('torch')}, timm {version('timm')}, nncf {version('nncf')}")
+    if find_spec("tensorrt_rtx_bindings") is None:
+        return [train, Finding("TensorRT-RTX", "absent", 'to check builds for it: pip install "edgecxr[tensorrt]"')]
+    detail = f"{version('tensorrt_rtx_cu13_bindings')}: parser and builder (they need no GPU)"
+    return [train, Finding("TensorRT-RTX", "ok", detail)]
+
+
+def _gpu() -> list[Finding]:
+    if shutil.which("nvidia-smi") or Path("/proc/driver/nvidia/version").exists() or Path("/etc/nv_tegra_release").exists():
+        return [Finding("NVIDIA GPU", "ok", "a driver is installed; this version screens on the CPU")]
+    return [Finding("NVIDIA GPU", "absent", "no NVIDIA driver here; screening runs on the CPU and does not need one")]

@@ -1,0 +1,63 @@
+"""``edgecxr inspect``: what is in a bundle."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgecxr.commands.terminal import print_json
+
+if TYPE_CHECKING:
+    from edgecxr.bundle import Bundle
+
+__all__ = ["inspect"]
+
+
+def inspect(
+    bundle: Annotated[Path | None, typer.Argument(help="The bundle.  [default: the one shipped]")] = None,
+    card: Annotated[bool, typer.Option("--card", help="Print the model card and nothing else.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Show what a bundle is for, what it was made from and how it decides. Every digest is checked first.
+
+    Example: `edgecxr inspect covid3.cxr`
+    """
+    from edgecxr.bundle import Bundle, default_bundle_path
+
+    opened = Bundle.open(bundle or default_bundle_path())
+    if card:
+        print(opened.card())
+    elif as_json:
+        manifest = opened.manifest.model_dump(mode="json")
+        print_json({"digest": opened.digest, "manifest": manifest, "evaluation": opened.evaluation()})
+    else:
+        print("\n".join(f"{key + ':':<14}{value}" for key, value in _facts(opened)))
+        _print_points(opened)
+
+
+def _facts(bundle: "Bundle") -> list[tuple[str, Any]]:
+    spec, manifest = bundle.spec, bundle.manifest
+    size = spec.preprocess.size
+    provenance = manifest.provenance
+    return [
+        ("bundle", bundle.source),
+        ("digest", bundle.digest),
+        ("model", f"{spec.name} {spec.version}"),
+        *(("head", f"{head.name} ({head.kind}): {', '.join(head.classes)}") for head in spec.heads),
+        ("input", f"{size}x{size}, {spec.preprocess.aspect}, chain {manifest.chain[:12]}"),
+        *((f"model.{name}", f"{len(bundle.model(name)) / 1e6:.2f} MB") for name in bundle.precisions),
+        ("tolerance", f"{manifest.tolerance} on {len(bundle.golden().frames)} golden films"),
+        *((key, value) for key, value in provenance.items() if isinstance(value, str | int | float) and "\n" not in str(value)),
+    ]
+
+
+def _print_points(bundle: "Bundle") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    columns = ("point", "finding", "precision", "engine", "threshold", "sensitivity", "specificity")
+    table = Table(*columns, title="operating points", title_justify="left")
+    for point in bundle.spec.operating_points:
+        figures = (f"{value:.3f}" for value in (point.threshold, point.sensitivity, point.specificity))
+        table.add_row(point.name, point.finding, point.precision, point.engine, *figures)
+    Console(width=None).print(table)

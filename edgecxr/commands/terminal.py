@@ -1,0 +1,86 @@
+"""What every verb shares: exit codes, errors as one sentence, progress on standard error, JSON on standard output."""
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from importlib.util import find_spec
+from typing import Any, ParamSpec, TypeVar
+
+import typer
+
+from edgecxr.errors import BundleError, DatasetError, EdgeCxrError, EngineError, RecipeError
+
+__all__ = ["ExitCode", "guarded", "note", "print_json", "progress", "require_train"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class ExitCode(IntEnum):
+    """What a verb ends with."""
+
+    DONE = 0
+    SOME_REFUSED = 1  # of the inputs; the rest was screened
+    MISUSE = 2  # a wrong argument, recipe, data set or bundle
+    CANNOT = 3  # the machine cannot: an engine, a library or a gate that failed
+    INTERRUPTED = 130
+    CLOSED_PIPE = 141
+
+
+MISUSES = (RecipeError, DatasetError, BundleError)
+
+
+def guarded(verb: Callable[P, R]) -> Callable[P, R]:
+    """The verb, with each of our errors as one sentence on standard error and the exit code that belongs to it."""
+
+    @functools.wraps(verb)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            result = verb(*args, **kwargs)
+            sys.stdout.flush()
+        except EdgeCxrError as error:
+            note(f"edgecxr: {error}")
+            raise typer.Exit(ExitCode.MISUSE if isinstance(error, MISUSES) else ExitCode.CANNOT) from None
+        except KeyboardInterrupt:
+            note("edgecxr: interrupted")
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: end in silence
+            raise typer.Exit(ExitCode.CLOSED_PIPE) from None
+        return result
+
+    return run
+
+
+def note(text: str) -> None:
+    """One line for a person, on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def require_train() -> None:
+    """Raises EngineError with the command to type when the `train` extra is not installed."""
+    lacking = [name for name in ("torch", "timm", "onnx") if find_spec(name) is None]
+    if lacking:
+        raise EngineError(f'building needs {", ".join(lacking)}: pip install "edgecxr[train]"')
+
+
+@contextmanager
+def progress(title: str, total: int | None, *, quiet: bool = False) -> Iterator[Callable[[str], None]]:
+    """A bar on standard error (none where that is not a terminal); call it with a word for each step done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda step: bar.update(task, advance=1, description=f"{title} {step}"[:60])

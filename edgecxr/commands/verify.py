@@ -1,0 +1,57 @@
+"""``edgecxr verify``: is a bundle whole, and does each engine here reproduce what it promised?"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgecxr.commands.terminal import ExitCode, print_json, progress
+
+if TYPE_CHECKING:
+    from edgecxr.bundle import Bundle
+
+__all__ = ["verify"]
+
+
+def verify(
+    bundle: Annotated[Path | None, typer.Argument(help="The bundle.  [default: the one shipped]")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+) -> None:
+    """Check every digest and every member, then run the golden films on each engine of this machine.
+
+    Ends with 0 when at least one engine reproduces them, with 3 when none does.
+
+    Example: `edgecxr verify covid3.cxr`
+    """
+    from edgecxr.bundle import Bundle, default_bundle_path
+
+    opened = Bundle.open(bundle or default_bundle_path())
+    opened.verify()
+    rows = golden_rows(opened, quiet=as_json)
+    if as_json:
+        print_json({"bundle": opened.source, "digest": opened.digest, "engines": rows})
+    else:
+        print(f"{opened.source}: whole, digest {opened.digest[:12]}")
+        for row in rows:
+            print(f"{row['engine']} {row['precision']}: {'reproduces the golden set' if row['passed'] else row['reason']}")
+    if not any(row["passed"] for row in rows):
+        raise typer.Exit(ExitCode.CANNOT)
+
+
+def golden_rows(bundle: "Bundle", *, quiet: bool) -> list[dict[str, Any]]:
+    """Per engine and precision: whether it reproduces the golden set here, and why not."""
+    from edgecxr.errors import EngineError
+    from edgecxr.runtimes.registry import open_engine, ENGINES
+
+    rows: list[dict[str, Any]] = []
+    pairs = [(engine, precision) for engine in ENGINES for precision in bundle.precisions]
+    with progress("golden set", len(pairs), quiet=quiet) as step:
+        for engine, precision in pairs:
+            row: dict[str, Any] = {"engine": engine, "precision": precision, "passed": True, "reason": ""}
+            try:
+                open_engine(bundle, engine=engine, precision=precision).close()
+            except EngineError as error:
+                row.update(passed=False, reason=str(error))
+            rows.append(row)
+            step(engine)
+    return rows

@@ -1,0 +1,75 @@
+"""What every stage of a build works with: the recipe, the films, the workshop, a progress display."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecxr.export.films import Films, Purpose, cache_films
+from edgecxr.export.recipe import Recipe
+from edgecxr.export.stages import Workshop
+from edgecxr.spec import Head, PreprocessSpec
+from edgecxr.teachers.film_cache import FilmCache
+from edgecxr.teachers.progress import Progress
+from edgecxr.teachers.training import Samples
+
+__all__ = ["Bench"]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The surroundings of a stage."""
+
+    recipe: Recipe
+    workshop: Workshop
+    films: Films
+    base: Path  # the recipe's folder, from which its paths are taken
+    watch: Callable[[str], AbstractContextManager[Progress]]  # a progress display with a title
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The heads of the model."""
+        return self.recipe.model_heads
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the logits."""
+        return tuple(name for head in self.heads for name in head.classes)
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """What every learning stage depends on besides its own settings: heads, folds, seed."""
+        return {
+            "heads": [item.model_dump(mode="json") for item in self.recipe.heads],
+            "folds": self.recipe.data.folds.model_dump(mode="json"),
+            "seed": self.recipe.seed,
+        }
+
+    def cache(self, spec: PreprocessSpec) -> FilmCache:
+        """All films under `spec`, preprocessed on first use."""
+        with self.watch("films") as progress:
+            return cache_films(self.films, spec, self.workshop, progress)
+
+    def images(self, spec: PreprocessSpec) -> NDArray[np.float16]:
+        """(N, 1, S, S) of all films under `spec`, in the order of the data set."""
+        return self.cache(spec).images
+
+    def labelled(self, purpose: Purpose) -> NDArray[np.intp]:
+        """Rows of the purpose with a label for the model."""
+        return self.films.labelled_rows(purpose, self.recipe.heads)
+
+    def samples(self) -> tuple[Samples, Samples]:
+        """The student's (training, validation) films with their labels."""
+        heads, cache = self.recipe.heads, self.cache(self.recipe.preprocess)
+        return (
+            self.films.samples(cache, self.labelled("train"), heads),
+            self.films.samples(cache, self.labelled("validate"), heads),
+        )
+
+    def targets(self, rows: NDArray[np.intp]) -> dict[str, NDArray[Any]]:
+        """Targets of these rows, by head."""
+        return {item.head.name: self.films.dataset.targets(item)[rows] for item in self.recipe.heads}

@@ -1,0 +1,115 @@
+"""The films of a build: read or drawn, selected by purpose, preprocessed once per specification."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecxr.dataset import Dataset, HeadColumns, load_dataset
+from edgecxr.errors import StageError
+from edgecxr.export.recipe import Folds, PhantomFilms, Recipe
+from edgecxr.export.stages import Stage, Workshop
+from edgecxr.phantom import write_dataset
+from edgecxr.spec import PreprocessSpec
+from edgecxr.teachers.film_cache import FilmCache, build_film_cache
+from edgecxr.teachers.progress import Progress
+from edgecxr.teachers.training import Samples
+
+__all__ = ["Films", "Purpose", "cache_films", "gather_films", "purpose_folds"]
+
+Purpose = Literal["train", "validate", "test"]
+PURPOSES: tuple[Purpose, ...] = ("train", "validate", "test")
+
+
+@dataclass(frozen=True)
+class Films:
+    """Every film of the recipe's folds with its labels."""
+
+    dataset: Dataset
+    folds: Folds
+    stage: str = "data"
+
+    def rows(self, purpose: Purpose) -> NDArray[np.intp]:
+        """Rows of `dataset.films` that serve the purpose."""
+        return self.fold_rows(purpose_folds(self.folds, purpose))
+
+    def fold_rows(self, folds: tuple[int, ...]) -> NDArray[np.intp]:
+        """Rows of `dataset.films` in these folds."""
+        return np.array([row for row, film in enumerate(self.dataset.films) if film.fold in folds], dtype=np.intp)
+
+    def labelled_rows(
+        self, purpose: Purpose, heads: tuple[HeadColumns, ...], folds: tuple[int, ...] | None = None
+    ) -> NDArray[np.intp]:
+        """Rows of the purpose (or of `folds`) that have a label in at least one of the heads."""
+        rows = self.rows(purpose) if folds is None else self.fold_rows(folds)
+        known = np.zeros(len(self.dataset.films), dtype=bool)
+        for item in heads:
+            values = self.dataset.targets(item)
+            known |= values >= 0 if values.ndim == 1 else ~np.isnan(values).all(axis=1)
+        return rows[known[rows]]
+
+    def samples(self, cache: FilmCache, rows: NDArray[np.intp], heads: tuple[HeadColumns, ...]) -> Samples:
+        """Images and targets of these rows, for training."""
+        targets = {item.head.name: self.dataset.targets(item)[rows] for item in heads}
+        return Samples(np.asarray(cache.images[rows]), targets)
+
+
+def purpose_folds(folds: Folds, purpose: Purpose) -> tuple[int, ...]:
+    """The fold numbers of a purpose."""
+    return {"train": folds.train, "validate": folds.validate_, "test": folds.test}[purpose]
+
+
+def gather_films(recipe: Recipe, workshop: Workshop) -> Films:
+    """Stage `data`: every film checked (DatasetError names each problem), phantoms drawn where there is no folder."""
+    heads = (*recipe.heads, *(recipe.pretrain.heads if recipe.pretrain else ()))
+    if recipe.data.folder is None:
+        phantom = recipe.data.phantom or PhantomFilms()
+        inputs = {"phantom": phantom.model_dump(mode="json")}
+        folder = workshop.run(Stage("data", lambda place: _draw(place, phantom), inputs))
+        dataset = load_dataset(folder, labels=recipe.data.labels, heads=heads)
+    else:
+        dataset = load_dataset(Path(recipe.data.folder), labels=recipe.data.labels, heads=heads)
+        told = {"digest": dataset.digest, "films": len(dataset.films)}
+        workshop.run(Stage("data", lambda place: _record(place, told), told))
+    films = Films(dataset, recipe.data.folds)
+    for purpose in PURPOSES:
+        if not len(films.labelled_rows(purpose, recipe.heads)):
+            wanted = purpose_folds(recipe.data.folds, purpose)
+            raise StageError(f"no labelled film for {purpose} in folds {list(wanted)}; change data.folds of the recipe")
+    return films
+
+
+def _draw(place: Path, phantom: PhantomFilms) -> None:
+    write_dataset(place, phantom.films_per_finding, phantom.seed)
+
+
+def _record(place: Path, told: dict[str, object]) -> None:
+    (place / "dataset.json").write_text(json.dumps(told, indent=1))
+
+
+def cache_films(films: Films, spec: PreprocessSpec, workshop: Workshop, progress: Progress) -> FilmCache:
+    """Stage `films-<chain digest>`: all films through the deployment kernel, once per specification."""
+    name = cache_stage(spec)
+    if name in workshop.outcomes:
+        folder = workshop.outcomes[name].folder
+    else:
+        run = Stage(
+            name,
+            lambda place: _fill(films.dataset, spec, place, progress),
+            {"spec": spec.model_dump(mode="json"), "folder": str(films.dataset.folder)},
+            ("data",),
+        )
+        folder = workshop.run(run)
+    return build_film_cache(films.dataset, spec, folder)
+
+
+def cache_stage(spec: PreprocessSpec) -> str:
+    """Name of the stage that holds films under `spec`."""
+    return f"films-{spec.size}-{spec.digest[:8]}"
+
+
+def _fill(dataset: Dataset, spec: PreprocessSpec, place: Path, progress: Progress) -> None:
+    build_film_cache(dataset, spec, place, progress=progress)

@@ -1,0 +1,91 @@
+"""The gate over a whole build: ensemble, student and every precision on every engine, on the test films only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecxr.export.bench import Bench
+from edgecxr.export.evaluation import evaluate
+from edgecxr.export.gate import GateMargins, GateReport, compare
+from edgecxr.export.scored import Scored
+from edgecxr.export.scoring import FAMILIES, Fitted, derive_points, fit_temperatures
+from edgecxr.scores import probabilities
+
+__all__ = ["Verdict", "agreement", "figures", "judge_precision", "judge_student", "score_ensemble"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a candidate may be packed, and the comparisons that say so."""
+
+    passed: bool
+    reason: str
+    reports: tuple[GateReport, ...]
+
+    @classmethod
+    def of(cls, reports: Sequence[GateReport]) -> "Verdict":
+        """Passed when every comparison is."""
+        failed = [f"{report.comparison}: {report.reason}" for report in reports if not report.passed]
+        return cls(not failed, "; ".join(failed) or reports[0].reason, tuple(reports))
+
+
+def score_ensemble(bench: Bench, logits: NDArray[np.float32]) -> Scored:
+    """The fused teachers on the test films, with a temperature and thresholds of their own; logits (N, C) of all films."""
+    temperatures = fit_temperatures(bench, logits[bench.labelled("validate")])
+    points = derive_points(bench, logits[bench.labelled("validate")], temperatures, ("fp32", "pytorch"))
+    test = logits[bench.labelled("test")]
+    return Scored("ensemble fp32 pytorch", test, probabilities(test, bench.heads, temperatures), points=points)
+
+
+def judge_student(bench: Bench, ensemble: Scored, student: Fitted) -> Verdict:
+    """The FP32 student against the ensemble, on the first engine family."""
+    candidate = student.test[next(iter(FAMILIES))]
+    return Verdict.of([_compare(bench, ensemble, candidate, bench.recipe.student_gate or bench.recipe.gate)])
+
+
+def judge_precision(bench: Bench, student: Fitted, candidate: Fitted) -> Verdict:
+    """One precision against FP32, on every engine family."""
+    pairs = [(student.test[family], candidate.test[family]) for family in FAMILIES]
+    return Verdict.of([_compare(bench, reference, other, bench.recipe.gate) for reference, other in pairs])
+
+
+def _compare(bench: Bench, reference: Scored, candidate: Scored, margins: GateMargins) -> GateReport:
+    targets = bench.targets(bench.labelled("test"))
+    point = bench.recipe.operating_points[0].name
+    return compare(reference, candidate, targets, bench.heads, margins, point=point, seed=bench.recipe.seed)
+
+
+def figures(bench: Bench, models: Sequence[Scored]) -> list[dict[str, Any]]:
+    """Every metric of every model on the test films, with its interval."""
+    targets = bench.targets(bench.labelled("test"))
+    return [evaluate(model, targets, bench.heads, seed=bench.recipe.seed) for model in models]
+
+
+def agreement(bench: Bench, fitted: Fitted) -> dict[str, Any]:
+    """How far the engines are apart on the test films: largest difference of a probability, decisions that flip."""
+    first, second = (fitted.test[family] for family in FAMILIES)
+    point = bench.recipe.operating_points[0].name
+    return {
+        "precision": fitted.artefact.precision,
+        "engines": list(FAMILIES),
+        "films": first.films,
+        "largest_difference": float(np.abs(first.probabilities - second.probabilities).max()),
+        "flips": _flips(bench, first, second, point),
+        "flips_at_one_threshold": _flips(bench, first, second, point, shared=True),
+    }
+
+
+def _flips(bench: Bench, first: Scored, second: Scored, point: str, *, shared: bool = False) -> dict[str, int]:
+    """Films decided differently, by finding: each engine at its own threshold, or both at the first one's."""
+    flips = {}
+    for column, name in enumerate(bench.classes):
+        if name in {finding for head in bench.heads for finding in head.findings}:
+            here = first.threshold(name, point)
+            there = here if shared else second.threshold(name, point)
+            differ = (first.probabilities[:, column] >= here) != (second.probabilities[:, column] >= there)
+            flips[name] = int(differ.sum())
+    return flips
+

@@ -1,0 +1,132 @@
+"""The teachers of a build, each a stage of its own: pre-trained, trained, or brought by the user; then asked once."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgecxr.dataset import HeadColumns
+from edgecxr.errors import StageError
+from edgecxr.export.bench import Bench
+from edgecxr.export.recipe import Pretrain, TeacherSource, TrainedMember
+from edgecxr.export.stages import Stage
+from edgecxr.teachers.architecture import Network, build
+from edgecxr.teachers.foreign import Source, load_foreign
+from edgecxr.teachers.teacher import WEIGHTS, MemberRecord, MemberTeacher, Teacher, write_member
+from edgecxr.teachers.training import TrainSettings, train
+from edgecxr.teachers.weights import read_weights, transfer_weights
+
+__all__ = ["ask_members", "member_stage"]
+
+LOGITS = "logits.npy"
+
+
+def ask_members(bench: Bench) -> list[NDArray[np.float32]]:
+    """Stage `teacher-<name>` of each member: its logits for every film, in the order of the recipe.
+
+    Each is (N, C), the columns of heads that a member does not vote on being NaN.
+    """
+    return [np.load(_stage(bench, member) / LOGITS) for member in bench.recipe.teachers]
+
+
+def member_stage(member: TeacherSource) -> str:
+    """Name of the member's stage."""
+    return f"teacher-{member.name}"
+
+
+def _stage(bench: Bench, member: TeacherSource) -> Path:
+    if isinstance(member, TrainedMember):
+        return _trained(bench, member)
+    inputs = {"member": member.model_dump(mode="json"), "files": _digests(bench, member), **bench.labels}
+
+    def run(place: Path) -> None:
+        _ask(bench, load_foreign(member, bench.heads, base=bench.base), place)
+
+    return bench.workshop.run(Stage(member_stage(member), run, inputs, ("data",)))
+
+
+def _trained(bench: Bench, member: TrainedMember) -> Path:
+    plan = bench.recipe.pretrain if member.pretrain else None
+    before = _pretrain(bench, member, plan) if plan else None
+
+    def run(place: Path) -> None:
+        network = _teach(bench, member, place, bench.recipe.heads, before=before)
+        record = write_member(place, _record(bench, member), network)
+        _ask(bench, MemberTeacher(record, network, device=member.training.device), place)
+
+    upstream = ("data", f"pretrain-{member.name}") if before else ("data",)
+    inputs = {"member": member.model_dump(mode="json"), **bench.labels}
+    return bench.workshop.run(Stage(member_stage(member), run, inputs, upstream, resumable=True))
+
+
+def _record(bench: Bench, member: TrainedMember) -> MemberRecord:
+    return MemberRecord(
+        name=member.name,
+        architecture=member.architecture,
+        heads=bench.heads,
+        preprocess=member.preprocess,
+        zooms=member.zooms,
+    )
+
+
+def _pretrain(bench: Bench, member: TrainedMember, plan: Pretrain) -> Path:
+    """Stage `pretrain-<name>`: the member's architecture on the labels of `plan`."""
+    learner = member.model_copy(update={"training": plan.training})
+    own = {"architecture": member.architecture, "pretrained": member.pretrained, "chain": member.preprocess.digest}
+
+    def run(place: Path) -> None:
+        _teach(bench, learner, place, plan.heads, folds=plan.folds)
+
+    inputs = {"member": own, "plan": plan.model_dump(mode="json"), **bench.labels}
+    return bench.workshop.run(Stage(f"pretrain-{member.name}", run, inputs, ("data",), resumable=True))
+
+
+def _teach(
+    bench: Bench,
+    member: TrainedMember,
+    place: Path,
+    heads: tuple[HeadColumns, ...],
+    *,
+    before: Path | None = None,
+    folds: tuple[int, ...] | None = None,
+) -> Network:
+    """Train the member's architecture on `heads` in `place`, starting from the weights in `before` where given."""
+    films, cache = bench.films, bench.cache(member.preprocess)
+    training = films.samples(cache, films.labelled_rows("train", heads, folds), heads)
+    validation = films.samples(cache, films.labelled_rows("validate", heads), heads)
+    title = place.name.rpartition("-")[0]
+    settings = _seeded(member.training, bench.recipe.seed, title)
+    torch.manual_seed(settings.seed)
+    network = build(member.architecture, sum(len(item.head.classes) for item in heads), pretrained=member.pretrained)
+    if before is not None:
+        transfer_weights(read_weights(before / WEIGHTS, ()), network)
+    with bench.watch(title) as progress:
+        train(network, (training, validation), [item.head for item in heads], settings, place, progress=progress)
+    return network
+
+
+def _seeded(settings: TrainSettings, seed: int, title: str) -> TrainSettings:
+    """Settings with a seed of the stage's own, so that two members of one architecture differ."""
+    mixed = np.random.SeedSequence([seed, settings.seed, *title.encode()]).generate_state(1)[0]
+    return settings.model_copy(update={"seed": int(mixed)})
+
+
+def _ask(bench: Bench, teacher: Teacher, place: Path) -> None:
+    """Write the teacher's logits for every film of the data set."""
+    logits = np.full((len(bench.films.dataset.films), len(bench.classes)), np.nan, np.float32)
+    columns = [bench.classes.index(name) for name in teacher.classes]
+    logits[:, columns] = teacher.logits(bench.images(teacher.preprocess))
+    np.save(place / LOGITS, logits)
+
+
+def _digests(bench: Bench, member: Source) -> dict[str, str]:
+    """SHA-256 of each file that a foreign teacher is made of."""
+    found = {}
+    for name in member.files:
+        path = bench.base / name
+        if not path.is_file():
+            raise StageError(f"teacher {member.name!r}: no file {path}; paths are taken from the recipe's folder")
+        found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found

@@ -1,0 +1,270 @@
+"""The recipe of a build: a YAML file, checked key by key before anything is trained (docs/recipe.md).
+
+Teachers, fusion weights, temperatures, thresholds and the refusal gate see the `train` and `validate` folds only; the
+`test` folds are for the gate and the evaluation. Folds that share a number are an error.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
+
+from edgecxr.dataset import HeadColumns
+from edgecxr.decision import OperatingRule
+from edgecxr.errors import RecipeError
+from edgecxr.export.calibration import RANGE_METHODS, RangeMethod
+from edgecxr.export.distillation import DistillSettings
+from edgecxr.export.gate import GateMargins
+from edgecxr.export.recipe_errors import parse, sentences
+from edgecxr.spec import Head, Precision, PreprocessSpec, Strict
+from edgecxr.teachers.foreign import ForeignSource
+from edgecxr.teachers.training import TrainSettings
+
+__all__ = [
+    "Card",
+    "Data",
+    "Folds",
+    "Golden",
+    "TrainedMember",
+    "PhantomFilms",
+    "Pretrain",
+    "Quantize",
+    "Recipe",
+    "StudentPlan",
+    "load_recipe",
+]
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,39}$", description="lower case, digits, '_', '.', '-'")]
+FoldNumbers = Annotated[tuple[int, ...], Field(min_length=1)]
+
+
+class Folds(Strict):
+    """Which folds of labels.csv (by patient) are for what."""
+
+    train: FoldNumbers
+    validate_: Annotated[FoldNumbers, Field(alias="validate")]
+    test: FoldNumbers
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> "Folds":
+        for one, other in (("train", "validate"), ("train", "test"), ("validate", "test")):
+            shared = sorted(set(self._of(one)) & set(self._of(other)))
+            if shared:
+                raise ValueError(f"fold {shared[0]} is in {one} and in {other}; a film may serve one purpose only")
+        return self
+
+    def _of(self, purpose: str) -> tuple[int, ...]:
+        return {"train": self.train, "validate": self.validate_, "test": self.test}[purpose]
+
+
+class PhantomFilms(Strict):
+    """Films that are drawn instead of read."""
+
+    films_per_finding: Annotated[int, Field(ge=10, le=5000)] = 60
+    size: Annotated[int, Field(ge=64, le=2048)] = 256
+    seed: int = 0
+
+
+class Data(Strict):
+    """Where the films are: a folder with labels.csv, or phantoms."""
+
+    folder: str | None = None
+    labels: str = "labels.csv"
+    folds: Folds
+    phantom: PhantomFilms | None = None
+
+
+class Pretrain(Strict):
+    """Labels on which each trained member learns before it is transferred to the heads of the recipe."""
+
+    heads: Annotated[tuple[HeadColumns, ...], Field(min_length=1)]
+    folds: FoldNumbers | None = None  # default: the train folds
+    training: TrainSettings = TrainSettings()
+
+
+class TrainedMember(Strict):
+    """A teacher that is trained here: any timm or torchvision architecture by name."""
+
+    name: Name
+    architecture: str
+    pretrained: str | None = None  # "imagenet", or a file of weights
+    preprocess: PreprocessSpec = PreprocessSpec()
+    training: TrainSettings = TrainSettings()
+    zooms: Annotated[tuple[float, ...], Field(min_length=1)] = (1.0,)  # its logits are averaged over these views
+    pretrain: bool = True  # take part in the recipe's `pretrain`, where there is one
+
+
+class Fusion(Strict):
+    """How the members' votes are weighed."""
+
+    kind: Literal["learned", "equal"] = "learned"
+
+
+class StudentPlan(Strict):
+    """One architecture, or candidates of which measurement chooses one.
+
+    Of the candidates whose INT8 validation loss is within `loss_slack` (nats) of the smallest, the fastest is taken.
+    """
+
+    architecture: str | None = None
+    candidates: tuple[str, ...] = ()
+    loss_slack: Annotated[float, Field(ge=0)] = 0.02
+    distillation: DistillSettings = DistillSettings()
+
+    @model_validator(mode="after")
+    def _one_or_many(self) -> "StudentPlan":
+        if bool(self.architecture) == bool(self.candidates):
+            raise ValueError("give either `architecture` or `candidates`")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The architectures to distill."""
+        return self.candidates or (str(self.architecture),)
+
+
+class Quantize(Strict):
+    """Precisions to pack, and how INT8 is reached."""
+
+    precisions: Annotated[tuple[Precision, ...], Field(min_length=1)] = ("fp16", "int8")
+    methods: Annotated[tuple[RangeMethod, ...], Field(min_length=1)] = RANGE_METHODS
+    calibration_films: Annotated[int, Field(ge=8, le=5000)] = 200
+    qat: Literal["auto", "never", "always"] = "auto"  # auto: where calibration alone does not pass the gate
+    qat_training: DistillSettings = DistillSettings(epochs=8, learning_rate=1e-4, autocast="off")
+    tolerance: Annotated[float, Field(gt=0, le=0.2, description="largest change of a probability on the golden set")] = 0.02
+
+
+class Refusal(Strict):
+    """The gate that refuses what is not a frontal chest film."""
+
+    quantile: Annotated[float, Field(gt=0.5, lt=1, description="share of validation films that pass")] = 0.995
+    slack: Annotated[float, Field(ge=1, le=10, description="factor on the distance at that quantile")] = 1.1
+
+
+class Golden(Strict):
+    """Phantom films that travel in the bundle, with the outputs that every machine must reproduce."""
+
+    frames: Annotated[int, Field(ge=3, le=64)] = 8
+    size: Annotated[int, Field(ge=64, le=1024)] = 256
+
+
+class Card(Strict):
+    """What a reader of the bundle must know, in plain sentences."""
+
+    intended_use: str
+    limits: str
+    data: str
+
+
+def _kind(value: Any) -> str:
+    """Which kind of teacher a mapping (or a built one) describes."""
+    if isinstance(value, dict):
+        return "foreign" if "kind" in value else "trained"
+    return "trained" if isinstance(value, TrainedMember) else "foreign"
+
+
+TeacherSource = Annotated[
+    Annotated[TrainedMember, Tag("trained")] | Annotated[ForeignSource, Tag("foreign")], Discriminator(_kind)
+]
+
+
+class Recipe(Strict):
+    """Everything that decides what a build produces."""
+
+    name: Name
+    version: str
+    description: str = ""
+    seed: int = 0
+    data: Data
+    heads: Annotated[tuple[HeadColumns, ...], Field(min_length=1)]
+    preprocess: PreprocessSpec = PreprocessSpec()
+    training: TrainSettings = TrainSettings()  # defaults of every member
+    pretrain: Pretrain | None = None
+    teachers: Annotated[tuple[TeacherSource, ...], Field(min_length=1)]
+    fusion: Fusion = Fusion()
+    student: StudentPlan
+    quantize: Quantize = Quantize()
+    gate: GateMargins = GateMargins()  # each precision against FP32
+    student_gate: GateMargins | None = None  # the student against the ensemble; default: the same margins
+    operating_points: Annotated[tuple[OperatingRule, ...], Field(min_length=1)] = (OperatingRule(sensitivity=0.9),)
+    refusal: Refusal = Refusal()
+    golden: Golden = Golden()
+    card: Card
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inherit(cls, raw: Any) -> Any:
+        """Members take `training` and `preprocess` of the recipe, and override single keys."""
+        if not isinstance(raw, dict) or not isinstance(raw.get("teachers"), list):
+            return raw
+        shared = {key: raw[key] for key in ("training", "preprocess") if isinstance(raw.get(key), dict)}
+        return {**raw, "teachers": [_with_defaults(member, shared) for member in raw["teachers"]]}
+
+    @model_validator(mode="after")
+    def _check(self) -> "Recipe":
+        names = [member.name for member in self.teachers]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two teachers are called {twice[0]!r}")
+        folds = set(self.pretrain.folds or ()) if self.pretrain else set()
+        shared = sorted(folds & {*self.data.folds.test, *self.data.folds.validate_})
+        if shared:
+            raise ValueError(f"pretrain.folds has fold {shared[0]}, which is for validation or test; use the train folds")
+        return self
+
+    @property
+    def model_heads(self) -> tuple[Head, ...]:
+        """The heads without their columns."""
+        return tuple(item.head for item in self.heads)
+
+
+def _with_defaults(member: Any, shared: dict[str, dict[str, Any]]) -> Any:
+    if not isinstance(member, dict) or _kind(member) != "trained":
+        return member
+    merged = {key: {**default, **_mapping(member.get(key))} for key, default in shared.items()}
+    kept = {key: value for key, value in merged.items() if isinstance(member.get(key, {}), dict)}
+    return {**member, **kept}
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def load_recipe(path: str | Path, *, data: str | Path | None = None) -> Recipe:
+    """The recipe in the file, with `data` (or the variables in ``data.folder``) put in place of its folder.
+
+    Raises:
+        RecipeError: every problem as one sentence ``<file>:<line>: …``, in the order of the lines.
+    """
+    name = str(path)
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    raw, tree, problem = parse(text, name)
+    if problem:
+        raise RecipeError(problem)
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{name}:1: a recipe is a mapping of keys (name, data, teachers, …), got {type(raw).__name__}")
+    try:
+        recipe = Recipe.model_validate(raw)
+    except ValidationError as error:
+        raise RecipeError("\n".join(sentences(error, Recipe, tree, name))) from None
+    return _placed(recipe, Path(path), data)
+
+
+def _placed(recipe: Recipe, path: Path, data: str | Path | None) -> Recipe:
+    """With the folder of films settled: the argument, else the recipe's own, else its phantoms."""
+    folder = str(data) if data is not None else _expanded(recipe.data.folder or "")
+    if not folder and recipe.data.phantom is None:
+        raise RecipeError(
+            f"{path}: no films: data.folder is {recipe.data.folder!r}; set it, the variable in it, or --data FOLDER"
+        )
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"folder": folder or None})})
+
+
+def _expanded(text: str) -> str:
+    """`text` with its environment variables, or nothing when one of them is not set."""
+    value = os.path.expanduser(os.path.expandvars(text))
+    return "" if "$" in value else value

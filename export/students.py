@@ -1,0 +1,121 @@
+"""The student: distilled from the fused teachers, one of several by measurement, exported as FP32."""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgecxr.errors import StageError
+from edgecxr.export.bench import Bench
+from edgecxr.export.distillation import DistillSettings, distill
+from edgecxr.export.lint import lint
+from edgecxr.export.precisions import quantize_student
+from edgecxr.export.scoring import Artefact
+from edgecxr.export.stages import Stage
+from edgecxr.export.student import build_student
+from edgecxr.export.to_onnx import to_onnx
+from edgecxr.runtimes.graph import GraphSession
+from edgecxr.scores import columns
+from edgecxr.teachers.ensemble import negative_log_likelihood
+from edgecxr.teachers.weights import write_weights
+
+__all__ = ["Measured", "choose_student", "fastest_of_the_best", "soft_targets"]
+
+WEIGHTS = "student.safetensors"
+MODEL = "fp32.onnx"
+RECORD = "student.json"
+TIMED = 50  # runs of the INT8 graph; their median is what is compared
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A candidate after INT8: negative log-likelihood per validation film (nats), and milliseconds per film."""
+
+    architecture: str
+    loss: float
+    milliseconds: float
+
+
+def choose_student(bench: Bench, fused: NDArray[np.float32]) -> tuple[str, Artefact]:
+    """Stages `distill-<name>` of each candidate and `student`: the chosen architecture, and its FP32 graph."""
+    names = bench.recipe.student.names
+    folders = {name: _distilled(bench, fused, name) for name in names}
+
+    def run(place: Path) -> None:
+        measured = [_measure(bench, name, (folders[name] / MODEL).read_bytes()) for name in names if len(names) > 1]
+        chosen = fastest_of_the_best(measured, bench.recipe.student.loss_slack) if measured else names[0]
+        told = {"chosen": chosen, "measured": [vars(item) for item in measured]}
+        (place / RECORD).write_text(json.dumps(told, indent=1))
+        (place / MODEL).write_bytes((folders[chosen] / MODEL).read_bytes())
+
+    inputs = {"slack": bench.recipe.student.loss_slack, "quantize": bench.recipe.quantize.model_dump(mode="json")}
+    folder = bench.workshop.run(Stage("student", run, inputs, tuple(f"distill-{name}" for name in names)))
+    chosen = str(json.loads((folder / RECORD).read_text())["chosen"])
+    return chosen, Artefact("fp32", (folder / MODEL).read_bytes(), "student", "export")
+
+
+def fastest_of_the_best(measured: list[Measured], slack: float) -> str:
+    """Of the candidates whose loss is within `slack` of the smallest, the fastest."""
+    least = min(item.loss for item in measured)
+    return min((item for item in measured if item.loss <= least + slack), key=lambda item: item.milliseconds).architecture
+
+
+def soft_targets(bench: Bench, fused: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The ensemble's logits of the training and the validation films that a student learns from."""
+    return fused[bench.labelled("train")], fused[bench.labelled("validate")]
+
+
+def _distilled(bench: Bench, fused: NDArray[np.float32], name: str) -> Path:
+    recipe = bench.recipe
+    inputs = {
+        "architecture": name,
+        "settings": recipe.student.distillation.model_dump(mode="json"),
+        "preprocess": recipe.preprocess.model_dump(mode="json"),
+        **bench.labels,
+    }
+    run = Stage(f"distill-{name}", lambda place: _distill(bench, fused, name, place), inputs, ("data", "fuse"), True)
+    return bench.workshop.run(run)
+
+
+def _distill(bench: Bench, fused: NDArray[np.float32], name: str, place: Path) -> None:
+    settings = seeded(bench, bench.recipe.student.distillation, name)
+    torch.manual_seed(settings.seed)
+    try:
+        student = build_student(name, len(bench.classes))
+    except ValueError as error:
+        raise StageError(f"student: {error}") from error
+    with bench.watch(f"distill {name}") as progress:
+        soft = soft_targets(bench, fused)
+        distill(student, bench.samples(), soft, bench.heads, settings, folder=place, progress=progress)
+    write_weights(place / WEIGHTS, student.state_dict())
+    model = to_onnx(student, bench.recipe.preprocess.size, classes=bench.classes)
+    lint(model, "fp32")
+    (place / MODEL).write_bytes(model)
+
+
+def seeded(bench: Bench, settings: DistillSettings, name: str) -> DistillSettings:
+    """Settings with the build's seed mixed in."""
+    mixed = np.random.SeedSequence([bench.recipe.seed, settings.seed, *name.encode()]).generate_state(1)[0]
+    return settings.model_copy(update={"seed": int(mixed)})
+
+
+def _measure(bench: Bench, name: str, fp32: bytes) -> Measured:
+    """INT8 by calibration, then its loss on the validation films and its speed in OpenVINO."""
+    rows = bench.labelled("validate")
+    images = np.asarray(bench.images(bench.recipe.preprocess)[rows], np.float32)
+    with GraphSession(quantize_student(bench, fp32).model, "openvino") as session:
+        logits = session.infer(images).logits
+        spent = []
+        for index in range(TIMED):
+            start = time.perf_counter()
+            session.infer(images[index % len(images)][np.newaxis])
+            spent.append(time.perf_counter() - start)
+    targets = bench.targets(rows)
+    parts = zip(bench.heads, columns(bench.heads), strict=True)
+    loss = sum(negative_log_likelihood(logits[:, part], targets[head.name], head) for head, part in parts)
+    return Measured(name, loss / len(rows), float(np.median(spent)) * 1e3)
+
