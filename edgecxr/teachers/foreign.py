@@ -22,7 +22,7 @@ from edgecxr.teachers.teacher import Teacher
 from edgecxr.teachers.weights import PREFIXES
 
 __all__ = ["CheckpointSource", "FactorySource", "ForeignSource", "ForeignTeacher", "OnnxSource", "ProgramSource"]
-__all__ += ["check_teacher", "load_foreign"]
+__all__ += ["Source", "check_teacher", "load_foreign"]
 
 CLIP = 1e-6  # probabilities are held in [CLIP, 1 - CLIP] before they become logits
 SAME = 1e-4  # outputs that differ by less, in logits, over unlike films are the same
