@@ -3,19 +3,23 @@
 Decoders believe these declarations and fill in what is missing, so size, depth and completeness are checked here.
 """
 
-import re
 import struct
 from dataclasses import dataclass
+
+import numpy as np
 
 from edgecxr.errors import Refusal, RefusalReason
 from edgecxr.read.guard import Limits, check_frame, check_ratio, only_zeros
 
 __all__ = ["CodeStream", "read_jpeg", "read_jpeg2000", "unwrap_jp2"]
 
-MARKER = re.compile(
-    rb"\xff+[^\x00\xff\xd0-\xd7]"
-)  # in JPEG entropy data: FF 00 is data, FF D0..D7 restarts (T.81 B.1.1)
-LS_MARKER = re.compile(rb"\xff+[\x80-\xcf\xd8-\xfe]")  # in JPEG-LS a bit 0 is stuffed after FF (T.87 A.1)
+CODES = np.arange(256)
+RESTARTS = (CODES >= 0xD0) & (CODES <= 0xD7)
+# Whether a byte behind FF makes a marker in entropy data: in JPEG, FF 00 is data (T.81 B.1.1); in JPEG-LS, a bit 0 is
+# stuffed after FF (T.87 A.1).
+MARKERS = (CODES != 0) & (CODES != 0xFF) & ~RESTARTS
+LS_MARKERS = (CODES >= 0x80) & (CODES != 0xFF) & ~RESTARTS
+SEARCH_STEP = 1 << 18  # bytes searched at once
 FRAMES = {0xC0: "SOF0", 0xC1: "SOF1", 0xC2: "SOF2", 0xC3: "SOF3", 0xF7: "SOF55"}
 OTHER_FRAMES = frozenset({0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})  # hierarchical, arithmetic
 SCAN_LIMIT = 100  # a progressive film has about 10 scans; each costs a pass over the frame
@@ -95,11 +99,15 @@ class _Jpeg:
     def _skip_scan(self, position: int) -> int:
         if self.scans > SCAN_LIMIT:
             raise Refusal(RefusalReason.TOO_LARGE, f"the JPEG stream has more than {SCAN_LIMIT} scans")
-        pattern = LS_MARKER if self.frame is not None and self.frame[0] == "SOF55" else MARKER
-        found = pattern.search(self.data, position)
-        if found is None:
-            raise Refusal(RefusalReason.TRUNCATED, "the JPEG stream ends without EOI (FF D9)")
-        return found.start()
+        markers = LS_MARKERS if self.frame is not None and self.frame[0] == "SOF55" else MARKERS
+        content = np.frombuffer(self.data, np.uint8)
+        for start in range(position, len(content) - 1, SEARCH_STEP):
+            block = content[start : start + SEARCH_STEP + 1]
+            leads = np.flatnonzero(block[:-1] == 0xFF)
+            found = leads[markers[block[leads + 1]]]
+            if found.size:
+                return start + int(found[0])
+        raise Refusal(RefusalReason.TRUNCATED, "the JPEG stream ends without EOI (FF D9)")
 
     def _finish(self, position: int) -> CodeStream:
         if self.frame is None or not self.scans:
