@@ -20,6 +20,7 @@ RangeMethod = Literal["minmax", "percentile", "mse"]
 RANGE_METHODS: tuple[RangeMethod, ...] = ("minmax", "percentile", "mse")
 BINS = 2048
 PERCENTILE = 99.99
+SMALLEST = 1e-6  # limit of a histogram of zeros
 
 
 @dataclass
@@ -38,12 +39,12 @@ class Magnitudes:
             raise ValueError("an activation is infinite or not a number; the student diverged")
         self.largest = max(self.largest, top)
         if self.limit == 0.0:
-            self.limit = top * 1.0001
-        while 0 < self.limit <= top:
+            self.limit = max(top * 1.0001, SMALLEST)
+        while self.limit <= top:
             self.counts = np.concatenate([self.counts.reshape(-1, 2).sum(1), np.zeros(BINS // 2, np.int64)])
             self.limit *= 2
-        if self.limit > 0:
-            self.counts += np.histogram(magnitudes, bins=BINS, range=(0.0, self.limit))[0]
+        places = np.minimum((magnitudes * np.float32(BINS / self.limit)).astype(np.int32), BINS - 1)
+        self.counts += np.bincount(places, minlength=BINS)
 
     def range(self, method: RangeMethod) -> float:
         """The largest magnitude to keep, by `minmax` (all), `percentile` (99.99 % of values) or least squared error."""

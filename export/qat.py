@@ -29,6 +29,7 @@ from edgecxr.teachers.training import Samples, TrainResult, train
 __all__ = ["FakeQuantGraph", "fine_tune"]
 
 Attributes = dict[str, Any]
+SPEED = 10.0  # of the logarithm of a range against a weight: Adam moves both by the same absolute step
 
 
 def fine_tune(
@@ -81,7 +82,7 @@ class FakeQuantGraph(nn.Module):
                 self.register_buffer(_key(item.name), value)
         for node in self.nodes:
             if node.name in self.rounded:
-                self.log_ranges[_key(node.inputs[0])] = nn.Parameter(torch.tensor(float(ranges[node.inputs[0]])).log())
+                self.log_ranges[_key(node.inputs[0])] = _log_range(ranges, node.inputs[0])
 
     def forward(self, images: Tensor) -> Tensor:
         return self.run(images)["logits"]
@@ -95,7 +96,7 @@ class FakeQuantGraph(nn.Module):
             if node.name in self.rounded:
                 source = node.inputs[0]
                 if source not in rounded:
-                    rounded[source] = _fake_activation(inputs[0], self.log_ranges[_key(source)].exp())
+                    rounded[source] = _fake_activation(inputs[0], self._range(source))
                 inputs[:2] = [rounded[source], _fake_weight(inputs[1])]
             values[node.output] = OPERATORS[node.kind](inputs, node.attributes)
         return {name: values[name] for name in self.outputs}
@@ -108,7 +109,10 @@ class FakeQuantGraph(nn.Module):
     def ranges(self) -> dict[str, float]:
         """The learned range of each convolution's input."""
         names = {node.inputs[0] for node in self.nodes if node.name in self.rounded}
-        return {name: float(self.log_ranges[_key(name)].detach().exp()) for name in sorted(names)}
+        return {name: float(self._range(name).detach()) for name in sorted(names)}
+
+    def _range(self, name: str) -> Tensor:
+        return (self.log_ranges[_key(name)] * SPEED).exp()
 
     def to_fp32(self) -> bytes:
         """The graph with the trained weights, not quantized."""
@@ -139,6 +143,12 @@ class _Node:
 def _key(name: str) -> str:
     """A name that PyTorch accepts for a parameter."""
     return name.replace(".", "/")
+
+
+def _log_range(ranges: Mapping[str, float], name: str) -> nn.Parameter:
+    if not ranges.get(name, 0.0) > 0:
+        raise StageError(f"{name} has the range {ranges.get(name)}; calibrate on films that reach every convolution")
+    return nn.Parameter(torch.tensor(ranges[name]).log() / SPEED)
 
 
 def _round(values: Tensor) -> Tensor:
