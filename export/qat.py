@@ -112,7 +112,8 @@ class FakeQuantGraph(nn.Module):
         return {name: float(self._range(name).detach()) for name in sorted(names)}
 
     def _range(self, name: str) -> Tensor:
-        return (self.log_ranges[_key(name)] * SPEED).exp()
+        stored: Tensor = self.log_ranges[_key(name)]
+        return (stored * SPEED).exp()
 
     def to_fp32(self) -> bytes:
         """The graph with the trained weights, not quantized."""
@@ -161,7 +162,8 @@ def _fake_activation(values: Tensor, largest: Tensor) -> Tensor:
     scale = (largest / INT8_MAX).clamp(min=SMALLEST_SCALE)
     share = (values.numel() * INT8_MAX) ** -0.5
     scale = scale * share + (scale * (1 - share)).detach()
-    return _round((values / scale).clamp(-INT8_MAX - 1, INT8_MAX)) * scale
+    rounded: Tensor = _round((values / scale).clamp(-INT8_MAX - 1, INT8_MAX)) * scale
+    return rounded
 
 
 def _fake_weight(weights: Tensor) -> Tensor:
