@@ -42,6 +42,7 @@ class OrtGraph(Graph):
         options.log_severity_level = 4  # fatal: what goes wrong is raised, not printed
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.force_spinning_stop", "1")  # idle threads do not burn a small machine
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except self._faults as error:

@@ -203,7 +203,7 @@ class TinyBuild:
             "models": self.models,
             "golden": self.golden,
             "gates": self.gates,
-            "evaluation": {"schema": 1, "note": "a test model: nothing was evaluated"},
+            "evaluation": {"schema": 1, "models": [], "note": "a test model: nothing was evaluated"},
             "card": "# tiny\n\nA test model fitted to phantoms. Not for patients.\n",
             "provenance": {"recipe": "tests/tiny_bundle.py"},
             "tolerance": 0.05,

@@ -1,0 +1,224 @@
+"""One model in every precision on every engine, beside the PyTorch networks it came from, on the same cores.
+
+Scenario: single stream. One 1 x 1 x S x S film is in memory; the next is asked for when the answer is there. Each round
+runs every contestant once in a rotating order: one untimed call (another's spinning threads have gone quiet, the caches
+are its own), then CALLS timed ones. The number: p50 over the p50 of the PyTorch contestant.
+
+    python bench/engines.py --bundle FILE.cxr [--peer timm:resnet101 --peer timm:densenet121]
+    python bench/engines.py --onnx fp32=a.onnx --onnx int8=b.onnx [--peer ...]
+
+Several peers are one ensemble, run one after the other. With a bundle, a fresh process per engine is timed from its
+start to the first decision, and its peak memory is read.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import harness
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from edgecxr.bundle import Bundle
+from edgecxr.runtimes.graph import GraphSession
+
+BACKENDS = ("openvino", "onnxruntime")
+SETTLE_S = 0.02  # longer than ONNX Runtime and OpenMP spin after a call
+COLD = """
+import sys, time
+from pathlib import Path
+from edgecxr.runtimes.screener import Screener
+imported = time.time()
+with Screener(sys.argv[1], sys.argv[2], sys.argv[3]) as screener:
+    opened = time.time()
+    screening = screener.screen(screener.bundle.golden().frames[0])
+    decided = time.time()
+peak_kb = Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]
+print(imported, opened, decided, peak_kb, screening.status)
+"""
+
+
+def main() -> None:
+    arguments = parsed()
+    models = loaded(arguments)
+    contestants = {**engines(models, arguments.threads), **peers(arguments.peer, side_of(models), arguments.threads)}
+    times = blocks(contestants, arguments.rounds, arguments.calls)
+    measured: dict[str, Any] = {"single_stream": rows(times)}
+    if arguments.bundle:
+        measured["cold_start"] = cold_starts(Path(arguments.bundle), list(models), arguments.starts)
+    path = harness.write_result("engines", vars(arguments), measured)
+    if arguments.json:
+        print(path.read_text())
+    else:
+        show(measured)
+        Console().print(f"stored in {path}", style="dim")
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", help="a .cxr file: every precision in it")
+    parser.add_argument("--onnx", action="append", default=[], metavar="NAME=FILE", help="a loose model, repeatable")
+    parser.add_argument(
+        "--peer", action="append", default=[], metavar="timm:NAME", help="a PyTorch network, repeatable"
+    )
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="for every contestant")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--calls", type=int, default=5, help="timed calls of a contestant in each round")
+    parser.add_argument("--starts", type=int, default=5, help="fresh processes for each engine and precision")
+    parser.add_argument("--json", action="store_true", help="print the stored result instead of a table")
+    arguments = parser.parse_args()
+    if not arguments.bundle and not arguments.onnx:
+        parser.error("give --bundle FILE.cxr or --onnx NAME=FILE")
+    return arguments
+
+
+def loaded(arguments: argparse.Namespace) -> dict[str, bytes]:
+    """Name -> ONNX bytes; the names of a bundle's models are its precisions."""
+    models: dict[str, bytes] = {}
+    if arguments.bundle:
+        bundle = Bundle.open(arguments.bundle)
+        models |= {precision: bundle.model(precision) for precision in bundle.precisions}
+    for pair in arguments.onnx:
+        name, _, file = pair.partition("=")
+        models[name] = Path(file).read_bytes()
+    return models
+
+
+def side_of(models: Mapping[str, bytes]) -> int:
+    import onnx
+
+    dims = onnx.load_from_string(next(iter(models.values()))).graph.input[0].type.tensor_type.shape.dim
+    return int(dims[3].dim_value)
+
+
+def engines(models: Mapping[str, bytes], threads: int) -> dict[str, Callable[[], Any]]:
+    side = side_of(models)
+    film = np.random.default_rng(0).random((1, 1, side, side), np.float32)
+    runs: dict[str, Callable[[], Any]] = {}
+    for backend in BACKENDS:
+        for name, model in models.items():
+            session = GraphSession(model, backend, threads=threads)  # type: ignore[arg-type]
+            runs[f"{backend} {name}"] = lambda session=session: session.infer(film)  # type: ignore[misc]
+    return runs
+
+
+def peers(names: list[str], side: int, threads: int) -> dict[str, Callable[[], Any]]:
+    """Each PyTorch network in FP32, and all of them as an ensemble where there are several."""
+    if not names:
+        return {}
+    import torch
+
+    from edgecxr.teachers.architecture import build
+
+    torch.set_num_threads(threads)
+    film = torch.rand(1, 1, side, side)
+    networks = {name: build(name, 3).eval() for name in names}
+
+    def run(*chosen: str) -> None:
+        with torch.inference_mode():
+            for name in chosen:
+                networks[name](film)
+
+    runs: dict[str, Callable[[], Any]] = {f"pytorch {name}": lambda name=name: run(name) for name in names}  # type: ignore[misc]
+    if len(names) > 1:
+        runs["pytorch ensemble"] = lambda: run(*names)
+    return runs
+
+
+def blocks(contestants: Mapping[str, Callable[[], Any]], rounds: int, calls: int) -> dict[str, harness.Samples]:
+    """Wall and CPU milliseconds of each timed call."""
+    names = list(contestants)
+    times = {name: harness.Samples([], []) for name in names}
+    for number in range(rounds):
+        shift = number % len(names)
+        for name in names[shift:] + names[:shift]:
+            time.sleep(SETTLE_S)
+            contestants[name]()
+            for _ in range(calls):
+                start, cpu_start = time.perf_counter_ns(), time.process_time_ns()
+                contestants[name]()
+                times[name].cpu_ms.append((time.process_time_ns() - cpu_start) / 1e6)
+                times[name].wall_ms.append((time.perf_counter_ns() - start) / 1e6)
+    return times
+
+
+def rows(times: Mapping[str, harness.Samples]) -> dict[str, dict[str, Any]]:
+    """Each contestant's times, and by how much its median beats that of the slowest PyTorch one (the ensemble)."""
+    medians = {name: statistics.median(samples.wall_ms) for name, samples in times.items()}
+    cpu = {name: statistics.median(samples.cpu_ms) for name, samples in times.items()}
+    pytorch = {name: value for name, value in medians.items() if name.startswith("pytorch")}
+    base = max(pytorch, key=lambda name: pytorch[name]) if pytorch else next(iter(medians))
+    return {
+        name: {
+            "ms": harness.summary(samples.wall_ms),
+            "cpu_ms": harness.summary(samples.cpu_ms),
+            "faster_than": base,
+            "times": medians[base] / medians[name],
+            "cpu_times": cpu[base] / max(cpu[name], 1e-3),
+        }
+        for name, samples in times.items()
+    }
+
+
+def cold_starts(bundle: Path, precisions: list[str], starts: int) -> dict[str, dict[str, Any]]:
+    return {
+        f"{backend} {precision}": cold_start(bundle, backend, precision, starts)
+        for backend in BACKENDS
+        for precision in precisions
+        if precision in ("fp32", "fp16", "int8")
+    }
+
+
+def cold_start(bundle: Path, backend: str, precision: str, starts: int) -> dict[str, Any]:
+    """Seconds from the start of a process: imports done, engine open and proved, first decision; and its peak MB."""
+    samples = []
+    for _ in range(starts):
+        begin = time.time()
+        command = [sys.executable, "-c", COLD, str(bundle), backend, precision]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            return {"failed": done.stderr.strip().splitlines()[-1]}
+        *moments, peak_kb, status = done.stdout.split()
+        samples.append([*(float(moment) - begin for moment in moments), int(peak_kb) * 1024 / 1e6])
+    names = ("imports_s", "opened_s", "decided_s", "peak_mb")
+    columns = dict(zip(names, zip(*samples, strict=True), strict=True))
+    return {name: {"p50": statistics.median(v), "worst": max(v)} for name, v in columns.items()} | {"status": status}
+
+
+def show(measured: Mapping[str, Any]) -> None:
+    table = Table(
+        "contestant",
+        "p50 ms",
+        "p90 ms",
+        "p99 ms",
+        "CPU ms",
+        "times faster",
+        "by CPU time",
+        title="single stream, one film",
+    )
+    for name, row in measured["single_stream"].items():
+        ms = row["ms"]
+        cells = [*(ms[key] for key in ("p50", "p90", "p99")), row["cpu_ms"]["p50"], row["times"], row["cpu_times"]]
+        table.add_row(name, *(f"{cell:.2f}" for cell in cells))
+    Console().print(table)
+    if "cold_start" not in measured:
+        return
+    cold = Table("engine", "imports s", "opened s", "first decision s", "peak MB", title="fresh process, median")
+    for name, row in measured["cold_start"].items():
+        if "failed" in row:
+            cold.add_row(name, row["failed"])
+            continue
+        seconds = [f"{row[key]['p50']:.2f}" for key in ("imports_s", "opened_s", "decided_s")]
+        cold.add_row(name, *seconds, f"{row['peak_mb']['p50']:.0f}")
+    Console().print(cold)
+
+
+if __name__ == "__main__":
+    main()
