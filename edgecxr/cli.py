@@ -1,5 +1,6 @@
 """The command line: ``edgecxr VERB``. Each verb is a function of its own module in `edgecxr.commands`."""
 
+import traceback
 from typing import Annotated
 
 import typer
@@ -11,7 +12,7 @@ from edgecxr.commands.doctor import doctor
 from edgecxr.commands.evaluate import evaluate
 from edgecxr.commands.inspection import inspect
 from edgecxr.commands.screen import screen
-from edgecxr.commands.terminal import guarded
+from edgecxr.commands.terminal import ExitCode, guarded
 from edgecxr.commands.verify import verify
 
 __all__ = ["app", "main"]
@@ -44,6 +45,19 @@ def _root(
     pass
 
 
+class _Fault:
+    """A fault of our own ends with a stack trace and `ExitCode.FAULT`: Python's 1 would read as "some refused"."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None and not isinstance(error, SystemExit):
+            traceback.print_exception(error)
+            raise SystemExit(ExitCode.FAULT) from None
+
+
 def main() -> None:
     """Entry point of the `edgecxr` command."""
-    app()
+    with _Fault():
+        app()

@@ -1,17 +1,17 @@
 """``edgecxr demo``: the main job from films to a report, on drawn films or on yours."""
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgecxr.commands.screen import counts
 from edgecxr.commands.terminal import note, require_train
 
 if TYPE_CHECKING:
-    from edgecxr.bundle import Bundle
     from edgecxr.export.recipe import Recipe
+    from edgecxr.runtimes.screening import Screening
 
 __all__ = ["demo"]
 
@@ -30,7 +30,6 @@ def demo(
     Example: `edgecxr demo`, or `EDGECXR_DATA=films edgecxr demo`
     """
     require_train()
-    from edgecxr.bundle import Bundle
     from edgecxr.export.pipeline import Build
     from edgecxr.export.recipe import load_recipe
 
@@ -39,11 +38,32 @@ def demo(
     made = Build(recipe, RECIPE, folder / "work", tell=note).run(folder / "demo.cxr")
     print(made.summary())
     note("2/3 screening a folder of films")
-    bundle = Bundle.open(made.path)
-    results = _screen(bundle, _field_films(recipe, folder), folder)
-    note("3/3 writing the report")
-    print(f"results: {folder / 'results.jsonl'} ({results} films)")
+    results = _screen(made.path, _field_films(recipe, folder), folder)
+    number = counts(results)
+    print(f"{len(results)} films: {number['positive']} positive, {number['refused']} refused with a reason")
+    print(f"results: {(folder / 'results.jsonl').resolve()}")
     print(f"report:  {(folder / 'report.html').resolve()}")
+
+
+def _screen(path: Path, films: list[Path], folder: Path) -> "list[Screening]":
+    """Decide on every film in OpenVINO, write results.jsonl, then report.html."""
+    from edgecxr.report import write_report
+    from edgecxr.runtimes.screener import Screener
+
+    with Screener(path, engine="openvino") as screener:
+        results = list(screener.screen_folder(films))
+        with (folder / "results.jsonl").open("w", encoding="utf-8") as stream:
+            stream.writelines(json.dumps(item.to_json(), ensure_ascii=False, allow_nan=False) + "\n" for item in results)
+        note("3/3 writing the report")
+        write_report(
+            folder / "report.html",
+            title="EdgeCXR demo",
+            screenings=results,
+            evaluation=screener.bundle.evaluation(),
+            engines=[screener.engine.describe()],
+            manifest=screener.bundle.manifest,
+        )
+    return results
 
 
 def _field_films(recipe: "Recipe", folder: Path) -> list[Path]:

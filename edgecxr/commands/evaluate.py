@@ -34,11 +34,12 @@ def evaluate(
     from edgecxr.dataset import load_dataset
     from edgecxr.runtimes.registry import open_engine
 
+    wanted = _numbers(folds) if folds else []
     opened = Bundle.open(bundle or default_bundle_path())
     heads = _placed_heads(opened)
     dataset = load_dataset(data, labels=labels, heads=heads)
-    if folds:
-        dataset = dataset.select(_numbers(folds))
+    if wanted:
+        dataset = dataset.select(wanted)
     with open_engine(opened, engine, precision) as running:
         outputs, refused = _run(running, _labelled(dataset, heads), quiet=as_json)
         figures = _figures(opened, running, outputs, heads)

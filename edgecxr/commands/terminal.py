@@ -27,6 +27,7 @@ class ExitCode(IntEnum):
     SOME_REFUSED = 1  # of the inputs; the rest was screened
     MISUSE = 2  # a wrong argument, recipe, data set or bundle
     CANNOT = 3  # the machine cannot: an engine, a library or a gate that failed
+    FAULT = 70  # of our own: a stack trace to report
     INTERRUPTED = 130
     CLOSED_PIPE = 141
 
