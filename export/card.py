@@ -33,7 +33,8 @@ def _films(origin: Mapping[str, Any]) -> str:
 
 def _classes(origin: Mapping[str, Any], purpose: str) -> str:
     return "; ".join(
-        ", ".join(f"{count} {name}" for name, count in purposes[purpose].items()) for purposes in origin["labels"].values()
+        ", ".join(f"{count} {name}" for name, count in purposes[purpose].items())
+        for purposes in origin["labels"].values()
     )
 
 
@@ -51,4 +52,6 @@ def _interval(value: Mapping[str, float] | None) -> str:
 
 
 def _verdicts(gate: Sequence[Mapping[str, Any]]) -> str:
-    return "\n".join(f"- {row['comparison']}: {'passed' if row['passed'] else 'not passed'}, {row['reason']}" for row in gate)
+    return "\n".join(
+        f"- {row['comparison']}: {'passed' if row['passed'] else 'not passed'}, {row['reason']}" for row in gate
+    )

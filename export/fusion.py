@@ -39,7 +39,9 @@ def _fuse(bench: Bench, votes: list[NDArray[np.float32]], place: Path) -> None:
     voters = [_voted(bench, vote) for vote in votes]
     own = [_own(bench, vote, heads) for vote, heads in zip(votes, voters, strict=True)]
     members = {member.name: heads for member, heads in zip(bench.recipe.teachers, voters, strict=True)}
-    fusion = fuse(members, [vote[rows] for vote in own], bench.targets(rows), bench.heads, kind=bench.recipe.fusion.kind)
+    fusion = fuse(
+        members, [vote[rows] for vote in own], bench.targets(rows), bench.heads, kind=bench.recipe.fusion.kind
+    )
     (place / RECORD).write_text(fusion.model_dump_json(indent=1))
     np.save(place / LOGITS, fusion.logits(own, voters).astype(np.float32))
 

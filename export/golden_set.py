@@ -21,9 +21,7 @@ def golden_frames(count: int, size: int) -> tuple[Radiograph, ...]:
     return tuple(chest(SEED + index, FINDINGS[index % len(FINDINGS)], size) for index in range(count))
 
 
-def make_golden(
-    frames: tuple[Radiograph, ...], models: Mapping[Precision, bytes], spec: PreprocessSpec
-) -> Golden:
+def make_golden(frames: tuple[Radiograph, ...], models: Mapping[Precision, bytes], spec: PreprocessSpec) -> Golden:
     """The frames with the outputs of every model (FP32 must be among them)."""
     batch = np.asarray(kernels.preprocess(frames, spec), np.float32)
     answers = {}

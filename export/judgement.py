@@ -33,7 +33,7 @@ class Verdict:
 
 
 def score_ensemble(bench: Bench, logits: NDArray[np.float32]) -> Scored:
-    """The fused teachers on the test films, with a temperature and thresholds of their own; logits (N, C) of all films."""
+    """The fused teachers on the test films, with their own temperature and thresholds; `logits` (N, C): all films."""
     temperatures = fit_temperatures(bench, logits[bench.labelled("validate")])
     points = derive_points(bench, logits[bench.labelled("validate")], temperatures, ("fp32", "pytorch"))
     test = logits[bench.labelled("test")]
@@ -88,4 +88,3 @@ def _flips(bench: Bench, first: Scored, second: Scored, point: str, *, shared: b
             differ = (first.probabilities[:, column] >= here) != (second.probabilities[:, column] >= there)
             flips[name] = int(differ.sum())
     return flips
-

@@ -1,7 +1,6 @@
 """Packing: what passed becomes one file, and the file proves itself before the build is called done."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 

@@ -22,7 +22,7 @@ from edgecxr.export.provenance import provenance
 from edgecxr.export.recipe import Recipe
 from edgecxr.export.record import evaluation_record
 from edgecxr.export.scoring import Artefact, Fitted, fit_artefact
-from edgecxr.export.stages import Outcome, Workshop
+from edgecxr.export.stages import Outcome, Workshop, sole_user
 from edgecxr.export.students import choose_student
 from edgecxr.spec import Precision
 from edgecxr.teachers.progress import Progress, Silent, bar
@@ -88,6 +88,10 @@ class Build:
             DatasetError: films or labels are wrong; nothing was trained.
             StageError: a stage failed, or nothing passes the gate.
         """
+        with sole_user(self.folder):
+            return self._run(out)
+
+    def _run(self, out: Path | None) -> Built:
         workshop = Workshop(self.folder, lambda outcome: self.tell(str(outcome)))
         films = gather_films(self.recipe, workshop)
         bench = Bench(self.recipe, workshop, films, self.source.parent, self._watch)
@@ -96,7 +100,9 @@ class Build:
         ensemble, reference = score_ensemble(bench, fused), fit_artefact(bench, fp32)
         student = judge_student(bench, ensemble, reference)
         if not student.passed:
-            raise StageError(f"the student fell behind the ensemble: {student.reason}; distill it longer, or widen student_gate")
+            raise StageError(
+                f"the student fell behind the ensemble: {student.reason}; distill it longer, or widen student_gate"
+            )
         candidates = self._candidates(bench, reference, fused)
         record = evaluation_record(bench, ensemble, reference, student, candidates)
         packed = {item.fitted.artefact.precision: item.fitted for item in candidates if item.verdict.passed}

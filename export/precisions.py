@@ -61,4 +61,6 @@ def write_quantized(place: Path, quantized: Quantized) -> None:
     """The model, and every method that was tried."""
     (place / MODEL).write_bytes(quantized.model)
     tried = [{"method": item.method, "loss": item.loss, "problem": item.problem} for item in quantized.tried]
-    (place / REPORT).write_text(json.dumps({"method": quantized.method, "loss": quantized.loss, "tried": tried}, indent=1))
+    (place / REPORT).write_text(
+        json.dumps({"method": quantized.method, "loss": quantized.loss, "tried": tried}, indent=1)
+    )

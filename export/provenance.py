@@ -28,7 +28,9 @@ def provenance(bench: Bench, recipe_text: str) -> dict[str, Any]:
         "data": "phantoms" if recipe.data.folder is None else "films",
         "data_digest": dataset.digest,
         "films": {purpose: len(bench.labelled(purpose)) for purpose in PURPOSES},
-        "labels": {item.head.name: _label_counts(bench, item.head.name) for item in recipe.heads if item.head.kind == "softmax"},
+        "labels": {
+            item.head.name: _label_counts(bench, item.head.name) for item in recipe.heads if item.head.kind == "softmax"
+        },
         "columns": {item.head.name: item.model_dump(mode="json", exclude={"head"}) for item in recipe.heads},
         "libraries": {name: _version(name) for name in LIBRARIES},
     }
@@ -37,7 +39,7 @@ def provenance(bench: Bench, recipe_text: str) -> dict[str, Any]:
 def _label_counts(bench: Bench, head: str) -> dict[str, dict[str, int]]:
     """Films per class, by purpose."""
     classes = next(item.classes for item in bench.heads if item.name == head)
-    counted = {}
+    counted: dict[str, dict[str, int]] = {}
     for purpose in PURPOSES:
         found = Counter(bench.targets(bench.labelled(purpose))[head].tolist())
         counted[purpose] = {name: found[index] for index, name in enumerate(classes)}

@@ -26,12 +26,12 @@ __all__ = [
     "Data",
     "Folds",
     "Golden",
-    "TrainedMember",
     "PhantomFilms",
     "Pretrain",
     "Quantize",
     "Recipe",
     "StudentPlan",
+    "TrainedMember",
     "load_recipe",
 ]
 
@@ -132,7 +132,9 @@ class Quantize(Strict):
     calibration_films: Annotated[int, Field(ge=8, le=5000)] = 200
     qat: Literal["auto", "never", "always"] = "auto"  # auto: where calibration alone does not pass the gate
     qat_training: DistillSettings = DistillSettings(epochs=8, learning_rate=1e-4, autocast="off")
-    tolerance: Annotated[float, Field(gt=0, le=0.2, description="largest change of a probability on the golden set")] = 0.02
+    tolerance: Annotated[
+        float, Field(gt=0, le=0.2, description="largest change of a probability on the golden set")
+    ] = 0.02
 
 
 class Refusal(Strict):
@@ -210,7 +212,9 @@ class Recipe(Strict):
         folds = set(self.pretrain.folds or ()) if self.pretrain else set()
         shared = sorted(folds & {*self.data.folds.test, *self.data.folds.validate_})
         if shared:
-            raise ValueError(f"pretrain.folds has fold {shared[0]}, which is for validation or test; use the train folds")
+            raise ValueError(
+                f"pretrain.folds has fold {shared[0]}, which is for validation or test; use the train folds"
+            )
         return self
 
     @property
@@ -246,7 +250,9 @@ def load_recipe(path: str | Path, *, data: str | Path | None = None) -> Recipe:
     if problem:
         raise RecipeError(problem)
     if not isinstance(raw, dict):
-        raise RecipeError(f"{name}:1: a recipe is a mapping of keys (name, data, teachers, …), got {type(raw).__name__}")
+        raise RecipeError(
+            f"{name}:1: a recipe is a mapping of keys (name, data, teachers, …), got {type(raw).__name__}"
+        )
     try:
         recipe = Recipe.model_validate(raw)
     except ValidationError as error:

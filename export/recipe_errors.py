@@ -15,7 +15,7 @@ Location = Sequence[str | int]
 
 
 def parse(text: str, name: str) -> tuple[Any, yaml.Node | None, str | None]:
-    """The plain value, the tree of nodes (with line numbers), and a sentence when the text is not YAML as we read it."""
+    """The plain value, the tree of nodes (with line numbers), and a sentence where the text is not sound YAML."""
     try:
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
         twice = next(_repeated(tree), None) if tree else None
@@ -45,7 +45,7 @@ def _repeated(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
 
 
 def line_of(tree: yaml.Node | None, location: Location) -> int:
-    """Line (from 1) of the deepest node on the way to `location`; parts that are no key (union tags) are stepped over."""
+    """Line (from 1) of the deepest node on the way to `location`; parts that are no key (union tags) are skipped."""
     line, node = 1, tree
     for part in location:
         key, child = _child(node, part)
@@ -95,7 +95,7 @@ def _name(location: Location, tree: yaml.Node | None) -> str:
     """``teachers[0].training`` for ``("teachers", 0, "<union tag>", "training")``."""
     name, node = "", tree
     for part in location:
-        key, child = _child(node, part)
+        _, child = _child(node, part)
         if child is not None:
             node = child
         elif part != location[-1]:

@@ -1,9 +1,9 @@
 """`evaluation.json`: every figure of a build, on the test films, with its interval.
 
-    models     [ `evaluate(...)` of the ensemble, of the FP32 student, and of each precision, on each engine ]
-    gate       [ `GateReport.to_json()`: student against ensemble, each precision against FP32, on each engine ]
-    agreement  [ per precision: largest difference of a probability between the engines, and decisions that flip ]
-    precisions [ {"name", "precision", "method", "bytes", "packed", "reason", "tensorrt"} ]
+models     [ `evaluate(...)` of the ensemble, of the FP32 student, and of each precision, on each engine ]
+gate       [ `GateReport.to_json()`: student against ensemble, each precision against FP32, on each engine ]
+agreement  [ per precision: largest difference of a probability between the engines, and decisions that flip ]
+precisions [ {"name", "precision", "method", "bytes", "packed", "reason", "tensorrt"} ]
 """
 
 from collections.abc import Sequence

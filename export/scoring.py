@@ -27,7 +27,9 @@ __all__ = ["FAMILIES", "Artefact", "Fitted", "derive_points", "fit_artefact", "f
 
 FAMILIES: dict[str, Backend] = {"openvino-cpu": "openvino", "onnxruntime-cpu": "onnxruntime"}
 PURPOSES: tuple[Purpose, ...] = ("train", "validate", "test")
-ASKED = [(family, purpose) for family in FAMILIES for purpose in PURPOSES if purpose != "train" or family == "openvino-cpu"]
+ASKED = [
+    (family, purpose) for family in FAMILIES for purpose in PURPOSES if purpose != "train" or family == "openvino-cpu"
+]
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,11 @@ class Fitted:
 
 def fit_artefact(bench: Bench, artefact: Artefact) -> Fitted:
     """Stage `scores-…` of the artefact, then temperatures, thresholds and refusal gate from its outputs."""
-    answers = {(family, purpose): _answer(folder, family, purpose) for folder in [_scores(bench, artefact)] for family, purpose in ASKED}
+    answers = {
+        (family, purpose): _answer(folder, family, purpose)
+        for folder in [_scores(bench, artefact)]
+        for family, purpose in ASKED
+    }
     first = next(iter(FAMILIES))
     known = np.isin(bench.films.rows("validate"), bench.labelled("validate"))
     temperatures = fit_temperatures(bench, answers[first, "validate"].logits[known])
@@ -83,7 +89,9 @@ def fit_artefact(bench: Bench, artefact: Artefact) -> Fitted:
             points[family],
             refusal,
         )
-    return Fitted(artefact, temperatures, tuple(point for family in FAMILIES for point in points[family]), refusal, test)
+    return Fitted(
+        artefact, temperatures, tuple(point for family in FAMILIES for point in points[family]), refusal, test
+    )
 
 
 def _scores(bench: Bench, artefact: Artefact) -> Path:

@@ -1,16 +1,18 @@
 """Build stages, each cached by the digest of everything that its result depends on.
 
-A stage works in ``WORK/<name>-<digest12>.partial`` and is renamed to ``WORK/<name>-<digest12>`` when it is complete, so a
-folder without `.partial` is always whole. An interrupted build loses one stage at most; a stage that is `resumable`
+A stage works in ``WORK/<name>-<digest12>.partial``, renamed to ``WORK/<name>-<digest12>`` when it is complete, so that
+a folder without `.partial` is always whole. An interrupted build loses one stage at most; a stage that is `resumable`
 finds what it had written (training checkpoints) when it is run again with the same inputs.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +20,7 @@ from typing import Any, Literal
 from edgecxr.errors import StageError
 from edgecxr.spec import CHAIN_VERSION
 
-__all__ = ["DONE", "Outcome", "Stage", "Workshop", "digest_of"]
+__all__ = ["DONE", "Outcome", "Stage", "Workshop", "digest_of", "sole_user"]
 
 DONE = "done.json"
 BUILD_VERSION = 1  # raised whenever the code of a stage changes what it writes: every cached stage is then made anew
@@ -54,6 +56,22 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+@contextmanager
+def sole_user(folder: Path) -> Iterator[None]:
+    """Hold the folder against a second build. Raises StageError when one is at work there, or it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise StageError(f"cannot work in {folder}: {error.strerror}; name another folder with --work") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # given back when the process ends, however it ends
+        except BlockingIOError:
+            raise StageError(f"another build is at work in {folder}; wait for it, or use another --work") from None
+        yield
+
+
 class Workshop:
     """Runs stages in one folder, in the order in which they are given, and remembers their digests."""
 
@@ -61,10 +79,6 @@ class Workshop:
         self.folder = folder
         self.outcomes: dict[str, Outcome] = {}
         self._tell = tell
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StageError(f"cannot make the work folder {folder}: {error.strerror}; name another with --work") from error
 
     def run(self, stage: Stage) -> Path:
         """The folder with the finished stage's result.
@@ -81,7 +95,9 @@ class Workshop:
         start = time.perf_counter()
         stage.run(partial)
         seconds = time.perf_counter() - start
-        _finish(partial, folder, {"stage": stage.name, "digest": digest, "inputs": inputs, "seconds": round(seconds, 3)})
+        _finish(
+            partial, folder, {"stage": stage.name, "digest": digest, "inputs": inputs, "seconds": round(seconds, 3)}
+        )
         return self._note(Outcome(stage.name, digest, folder, seconds, "resumed" if resumed else "ran"))
 
     def _inputs(self, stage: Stage) -> dict[str, Any]:

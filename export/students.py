@@ -61,7 +61,9 @@ def choose_student(bench: Bench, fused: NDArray[np.float32]) -> tuple[str, Artef
 def fastest_of_the_best(measured: list[Measured], slack: float) -> str:
     """Of the candidates whose loss is within `slack` of the smallest, the fastest."""
     least = min(item.loss for item in measured)
-    return min((item for item in measured if item.loss <= least + slack), key=lambda item: item.milliseconds).architecture
+    return min(
+        (item for item in measured if item.loss <= least + slack), key=lambda item: item.milliseconds
+    ).architecture
 
 
 def soft_targets(bench: Bench, fused: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -118,4 +120,3 @@ def _measure(bench: Bench, name: str, fp32: bytes) -> Measured:
     parts = zip(bench.heads, columns(bench.heads), strict=True)
     loss = sum(negative_log_likelihood(logits[:, part], targets[head.name], head) for head, part in parts)
     return Measured(name, loss / len(rows), float(np.median(spent)) * 1e3)
-

@@ -13,7 +13,9 @@ __all__ = ["build"]
 def build(
     recipe: Annotated[Path, typer.Argument(help="The recipe (YAML).", show_default=False)],
     data: Annotated[Path | None, typer.Option(help="Folder of films with labels.csv, instead of the recipe's.")] = None,
-    work: Annotated[Path, typer.Option(help="Folder for the stages; a rerun takes up what is finished there.")] = Path("work"),
+    work: Annotated[Path, typer.Option(help="Folder for the stages; a rerun takes up what is finished there.")] = Path(
+        "work"
+    ),
     out: Annotated[Path | None, typer.Option(help="The bundle to write.  [default: WORK/NAME/NAME.cxr]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:

@@ -21,7 +21,8 @@ FILMS_SEED = 99
 
 def demo(
     data: Annotated[
-        Path | None, typer.Option(envvar="EDGECXR_DATA", help="Folder of real films with labels.csv.  [default: drawn films]")
+        Path | None,
+        typer.Option(envvar="EDGECXR_DATA", help="Folder of real films with labels.csv.  [default: drawn films]"),
     ] = None,
     folder: Annotated[Path, typer.Option(help="Where everything is written.")] = Path("demo"),
 ) -> None:
@@ -53,7 +54,9 @@ def _screen(path: Path, films: list[Path], folder: Path) -> "list[Screening]":
     with Screener(path, engine="openvino") as screener:
         results = list(screener.screen_folder(films))
         with (folder / "results.jsonl").open("w", encoding="utf-8") as stream:
-            stream.writelines(json.dumps(item.to_json(), ensure_ascii=False, allow_nan=False) + "\n" for item in results)
+            stream.writelines(
+                json.dumps(item.to_json(), ensure_ascii=False, allow_nan=False) + "\n" for item in results
+            )
         note("3/3 writing the report")
         write_report(
             folder / "report.html",

@@ -70,7 +70,18 @@ def _cpu_features() -> str:
     except OSError:
         return "vector extensions not known on this system"
     flags = {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split()}
-    wanted = ("sse4_2", "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd", "asimddp")
+    wanted = (
+        "sse4_2",
+        "avx2",
+        "avx_vnni",
+        "avx512f",
+        "avx512_vnni",
+        "avx512_bf16",
+        "amx_int8",
+        "amx_bf16",
+        "asimd",
+        "asimddp",
+    )
     return " ".join(flag for flag in wanted if flag in flags) or "no vector extensions that matter here"
 
 
@@ -133,9 +144,13 @@ def _golden(row: dict[str, Any]) -> tuple[State, str]:
 def _extras() -> list[Finding]:
     lacking = [name for name in ("torch", "torchvision", "timm", "onnx", "nncf") if find_spec(name) is None]
     if lacking:
-        train = Finding("extra train", "absent", f'no {", ".join(lacking)}; to build bundles: pip install "edgecxr[train]"')
+        train = Finding(
+            "extra train", "absent", f'no {", ".join(lacking)}; to build bundles: pip install "edgecxr[train]"'
+        )
     else:
-        train = Finding("extra train", "ok", f"torch {version('torch')}, timm {version('timm')}, nncf {version('nncf')}")
+        train = Finding(
+            "extra train", "ok", f"torch {version('torch')}, timm {version('timm')}, nncf {version('nncf')}"
+        )
     if find_spec("tensorrt_rtx_bindings") is None:
         return [train, Finding("TensorRT-RTX", "absent", 'to check builds for it: pip install "edgecxr[tensorrt]"')]
     detail = f"{version('tensorrt_rtx_cu13_bindings')}: parser and builder (they need no GPU)"
@@ -143,6 +158,10 @@ def _extras() -> list[Finding]:
 
 
 def _gpu() -> list[Finding]:
-    if shutil.which("nvidia-smi") or Path("/proc/driver/nvidia/version").exists() or Path("/etc/nv_tegra_release").exists():
+    if (
+        shutil.which("nvidia-smi")
+        or Path("/proc/driver/nvidia/version").exists()
+        or Path("/etc/nv_tegra_release").exists()
+    ):
         return [Finding("NVIDIA GPU", "ok", "a driver is installed; this version screens on the CPU")]
     return [Finding("NVIDIA GPU", "absent", "no NVIDIA driver here; screening runs on the CPU and does not need one")]

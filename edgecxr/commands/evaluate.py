@@ -64,7 +64,10 @@ def _placed_heads(bundle: "Bundle") -> tuple["HeadColumns", ...]:
 
     columns = bundle.manifest.provenance.get("columns", {})
     placed = columns if isinstance(columns, dict) else {}
-    return tuple(HeadColumns(head=head, **placed.get(head.name, {})) for head in bundle.spec.heads)
+    return tuple(
+        HeadColumns.model_validate({"head": head, **(own if isinstance(own := placed.get(head.name), dict) else {})})
+        for head in bundle.spec.heads
+    )
 
 
 def _labelled(dataset: "Dataset", heads: tuple["HeadColumns", ...]) -> list[tuple["Film", dict[str, Any]]]:
@@ -73,7 +76,9 @@ def _labelled(dataset: "Dataset", heads: tuple["HeadColumns", ...]) -> list[tupl
     rows = []
     for index, film in enumerate(dataset.films):
         own = {name: values[index] for name, values in targets.items()}
-        if any(bool(np.all(value >= 0)) if np.ndim(value) == 0 else not np.isnan(value).all() for value in own.values()):
+        if any(
+            bool(np.all(value >= 0)) if np.ndim(value) == 0 else not np.isnan(value).all() for value in own.values()
+        ):
             rows.append((film, own))
     if not rows:
         raise DatasetError([f"no film of {dataset.folder} has a label of the bundle's heads"])

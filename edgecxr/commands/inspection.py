@@ -47,7 +47,11 @@ def _facts(bundle: "Bundle") -> list[tuple[str, Any]]:
         ("input", f"{size}x{size}, {spec.preprocess.aspect}, chain {manifest.chain[:12]}"),
         *((f"model.{name}", f"{len(bundle.model(name)) / 1e6:.2f} MB") for name in bundle.precisions),
         ("tolerance", f"{manifest.tolerance} on {len(bundle.golden().frames)} golden films"),
-        *((key, value) for key, value in provenance.items() if isinstance(value, str | int | float) and "\n" not in str(value)),
+        *(
+            (key, value)
+            for key, value in provenance.items()
+            if isinstance(value, str | int | float) and "\n" not in str(value)
+        ),
     ]
 
 

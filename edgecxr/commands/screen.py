@@ -19,12 +19,18 @@ __all__ = ["counts", "screen"]
 
 
 def screen(
-    paths: Annotated[list[Path], typer.Argument(help="Films (DICOM, PNG, TIFF, JPEG) or folders of them.", show_default=False)],
+    paths: Annotated[
+        list[Path], typer.Argument(help="Films (DICOM, PNG, TIFF, JPEG) or folders of them.", show_default=False)
+    ],
     bundle: Annotated[Path | None, typer.Option(help="The bundle.  [default: the one shipped]")] = None,
-    jsonl: Annotated[Path | None, typer.Option(help="Write one JSON object per film to this file; - is standard output.")] = None,
+    jsonl: Annotated[
+        Path | None, typer.Option(help="Write one JSON object per film to this file; - is standard output.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document at the end; nothing else.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write a report with heatmaps to this file.")] = None,
-    heatmaps: Annotated[Path | None, typer.Option(help="Write a picture per decided film and finding to this folder.")] = None,
+    heatmaps: Annotated[
+        Path | None, typer.Option(help="Write a picture per decided film and finding to this folder.")
+    ] = None,
     engine: Annotated[str, typer.Option(help="auto, openvino or onnxruntime.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, int8, fp16 or fp32.")] = "auto",
     point: Annotated[str, typer.Option(help="The operating point to decide at.")] = "screening",
@@ -78,7 +84,10 @@ def _tell(result: "Screening", stream: IO[str] | None, quiet: bool) -> None:
 def _line(result: "Screening") -> str:
     if result.status == "refused":
         return f"{result.file}  REFUSED  {result.reason.value if result.reason else ''}: {result.detail}"
-    told = (f"{item.name} {item.probability:.3f} {item.decision.upper() if item.decision == 'positive' else item.decision}" for item in result.findings)
+    told = (
+        f"{item.name} {item.probability:.3f} {item.decision.upper() if item.decision == 'positive' else item.decision}"
+        for item in result.findings
+    )
     return f"{result.file}  {'  '.join(told)}"
 
 
@@ -92,7 +101,10 @@ def counts(results: Sequence["Screening"]) -> dict[str, int]:
 def _summary(screener: "Screener", results: Sequence["Screening"]) -> None:
     number = counts(results)
     origin = f"{screener.engine.family} {screener.engine.precision}, bundle {screener.bundle.digest[:12]}"
-    note(f"{len(results)} films: {number['positive']} positive, {number['refused']} refused ({origin}). Research use only.")
+    note(
+        f"{len(results)} films: {number['positive']} positive, {number['refused']} refused; {origin}."
+        " Research use only."
+    )
 
 
 def _afterwards(screener: "Screener", results: Sequence["Screening"], html: Path | None, heatmaps: Path | None) -> None:

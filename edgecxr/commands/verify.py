@@ -33,7 +33,9 @@ def verify(
     else:
         print(f"{opened.source}: whole, digest {opened.digest[:12]}")
         for row in rows:
-            print(f"{row['engine']} {row['precision']}: {'reproduces the golden set' if row['passed'] else row['reason']}")
+            print(
+                f"{row['engine']} {row['precision']}: {'reproduces the golden set' if row['passed'] else row['reason']}"
+            )
     if not any(row["passed"] for row in rows):
         raise typer.Exit(ExitCode.CANNOT)
 
@@ -41,7 +43,7 @@ def verify(
 def golden_rows(bundle: "Bundle", *, quiet: bool) -> list[dict[str, Any]]:
     """Per engine and precision: whether it reproduces the golden set here, and why not."""
     from edgecxr.errors import EngineError
-    from edgecxr.runtimes.registry import open_engine, ENGINES
+    from edgecxr.runtimes.registry import ENGINES, open_engine
 
     rows: list[dict[str, Any]] = []
     pairs = [(engine, precision) for engine in ENGINES for precision in bundle.precisions]

@@ -54,7 +54,8 @@ def test_every_verb_has_help_with_an_example(run: Run, verb: str) -> None:
 
 
 def test_help_loads_no_heavy_library() -> None:
-    code = "import sys, edgecxr.cli; print([n for n in ('torch', 'onnx', 'openvino', 'scipy', 'pydicom') if n in sys.modules])"
+    heavy = ("torch", "onnx", "openvino", "scipy", "pydicom", "matplotlib")
+    code = f"import sys, edgecxr.cli; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -65,7 +66,19 @@ def test_screen_writes_one_object_per_film_and_ends_with_1(run: Run, films: Path
     assert done.returncode == 1
     assert [Path(row["file"]).name for row in rows] == ["a.dcm", "b.dcm", "c.dcm"]
     assert [row["status"] for row in rows] == ["ok", "ok", "refused"]
-    keys = {"file", "status", "reason", "detail", "findings", "engine", "precision", "kernel", "bundle", "milliseconds", "notes"}
+    keys = {
+        "file",
+        "status",
+        "reason",
+        "detail",
+        "findings",
+        "engine",
+        "precision",
+        "kernel",
+        "bundle",
+        "milliseconds",
+        "notes",
+    }
     assert all(set(row) == keys for row in rows)
     assert set(rows[0]["findings"][0]) == {"name", "probability", "threshold", "decision"}
     assert set(rows[0]["milliseconds"]) == {"read", "preprocess", "infer"}
@@ -139,14 +152,18 @@ def test_inspect_and_verify(run: Run, tiny_bundle: Path) -> None:
 def test_doctor_says_what_is_there(run: Run) -> None:
     done = run("doctor", "--json")
     topics = {row["topic"]: row for row in json.loads(done.stdout)}
-    assert {"python", "kernel in use", "engine openvino", "engine onnxruntime", "default bundle", "NVIDIA GPU"} <= set(topics)
+    assert {"python", "kernel in use", "engine openvino", "engine onnxruntime", "default bundle", "NVIDIA GPU"} <= set(
+        topics
+    )
     assert all(row["state"] in ("ok", "absent", "fault") and row["detail"] for row in topics.values())
     assert "kernel in use" in run("doctor").stdout
 
 
 def test_a_reader_that_leaves_is_no_error(films: Path, tiny_bundle: Path) -> None:
     command = [sys.executable, "-m", "edgecxr", "screen", str(films), "--bundle", str(tiny_bundle), "--jsonl", "-"]
-    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
@@ -160,7 +177,9 @@ def test_ctrl_c_ends_with_130_and_no_trace(tiny_bundle: Path, tmp_path: Path) ->
     for number in range(400):
         (tmp_path / f"b{number:03d}.dcm").hardlink_to(film)
     command = [sys.executable, "-m", "edgecxr", "screen", str(tmp_path), "--bundle", str(tiny_bundle), "--jsonl", "-"]
-    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.readline().startswith('{"file"')

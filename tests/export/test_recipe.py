@@ -45,7 +45,7 @@ def write(folder: Path, text: str) -> Path:
 def problem(folder: Path, old: str, new: str) -> str:
     """What load_recipe says about RIGHT with one thing changed, without the folder of the file."""
     assert RIGHT.count(old) == 1
-    with pytest.raises(RecipeError, match="x.yaml:") as caught:
+    with pytest.raises(RecipeError, match=r"x\.yaml:") as caught:
         load_recipe(write(folder, RIGHT.replace(old, new)))
     return str(caught.value).replace(f"{folder}/", "")
 
@@ -63,20 +63,44 @@ def test_members_inherit_the_recipes_settings_key_by_key(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("      epochs: 3", "      epoch: 3", "x.yaml:18: unknown key 'epoch' in teachers[0].training; did you mean 'epochs'?"),
+        (
+            "      epochs: 3",
+            "      epoch: 3",
+            "x.yaml:18: unknown key 'epoch' in teachers[0].training; did you mean 'epochs'?",
+        ),
         ("student:", "studnet:", "x.yaml:20: unknown key 'studnet' in the recipe; did you mean 'student'?"),
-        ("    column: label", "    colunm: label", "x.yaml:9: unknown key 'colunm' in heads[0]; did you mean 'column'?"),
+        (
+            "    column: label",
+            "    colunm: label",
+            "x.yaml:9: unknown key 'colunm' in heads[0]; did you mean 'column'?",
+        ),
         ("epochs: 7", "epochs: many", "x.yaml:12: training.epochs: got 'many', wanted a valid integer"),
         ("epochs: 7", "epochs: 0", "x.yaml:12: training.epochs: got 0, wanted greater than or equal to 1"),
         ('version: "1"', "version: 1", "x.yaml:2: version: got 1, wanted a valid string"),
-        ("  architecture: resnet10t\ncard", "  drop: 1\ncard", "x.yaml:21: unknown key 'drop' in student; valid keys are"),
+        (
+            "  architecture: resnet10t\ncard",
+            "  drop: 1\ncard",
+            "x.yaml:21: unknown key 'drop' in student; valid keys are",
+        ),
         ("name: tiny\n", "", "x.yaml:1: the recipe lacks 'name'"),
-        ("    architecture: resnet10t\n    t", "    archtecture: resnet10t\n    t", "x.yaml:16: unknown key 'archtecture'"),
-        ("test: [4]", "test: [3]", "x.yaml:5: data.folds: fold 3 is in validate and in test; a film may serve one purpose"),
+        (
+            "    architecture: resnet10t\n    t",
+            "    archtecture: resnet10t\n    t",
+            "x.yaml:16: unknown key 'archtecture'",
+        ),
+        (
+            "test: [4]",
+            "test: [3]",
+            "x.yaml:5: data.folds: fold 3 is in validate and in test; a film may serve one purpose",
+        ),
         ("name: b", "name: a", "two teachers are called 'a'"),
         ("preprocess: {size: 64}", "preprocess: {size: 64", "x.yaml:11: not YAML"),
         ("  batch: 16", "  epochs: 16", "x.yaml:13: key 'epochs' is given twice"),
-        ("kind: softmax, ", "kind: sofmax, ", "x.yaml:8: heads[0].head.kind: got 'sofmax', wanted 'softmax' or 'sigmoid'"),
+        (
+            "kind: softmax, ",
+            "kind: sofmax, ",
+            "x.yaml:8: heads[0].head.kind: got 'sofmax', wanted 'softmax' or 'sigmoid'",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_its_line(tmp_path: Path, old: str, new: str, sentence: str) -> None:
@@ -92,7 +116,9 @@ def test_every_mistake_is_told_in_the_order_of_the_lines(tmp_path: Path) -> None
     assert len(lines) >= 3
 
 
-def test_the_folder_is_the_argument_else_the_variable_else_phantoms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_is_the_argument_else_the_variable_else_phantoms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write(tmp_path, RIGHT)
     assert load_recipe(path).data.folder is None
     monkeypatch.setenv("EDGECXR_TEST_FOLDER", "/films")
@@ -109,5 +135,5 @@ def test_a_recipe_without_films_says_how_to_name_them(tmp_path: Path) -> None:
 def test_a_file_that_is_no_recipe(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="cannot be read: No such file"):
         load_recipe(tmp_path / "absent.yaml")
-    with pytest.raises(RecipeError, match="a recipe is a mapping of keys .* got list"):
+    with pytest.raises(RecipeError, match=r"a recipe is a mapping of keys .* got list"):
         load_recipe(write(tmp_path, "- a\n- b\n"))

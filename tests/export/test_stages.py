@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgecxr.errors import StageError
-from edgecxr.export.stages import DONE, Outcome, Stage, Workshop, digest_of
+from edgecxr.export.stages import DONE, Outcome, Stage, Workshop, digest_of, sole_user
 
 
 def write(text: str):
@@ -105,8 +105,22 @@ def test_stages_out_of_order_or_of_one_name_are_refused(tmp_path: Path) -> None:
 
 def test_a_work_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StageError, match="cannot make the work folder .* name another with --work"):
-        Workshop(tmp_path / "file" / "work")
+    with (
+        pytest.raises(StageError, match=r"cannot work in .*: Not a directory; name another folder with --work"),
+        sole_user(tmp_path / "file" / "work"),
+    ):
+        pass
+
+
+def test_a_second_build_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    with (
+        sole_user(tmp_path / "work"),
+        pytest.raises(StageError, match=r"another build is at work in .*work; wait for it"),
+        sole_user(tmp_path / "work"),
+    ):
+        pass
+    with sole_user(tmp_path / "work"):
+        pass
 
 
 def test_the_digest_is_of_the_value_and_not_of_its_order() -> None:
