@@ -49,6 +49,11 @@ class Bench:
             "seed": self.recipe.seed,
         }
 
+    @property
+    def calibration(self) -> dict[str, Any]:
+        """What calibration depends on besides the labels."""
+        return self.recipe.quantize.model_dump(mode="json", include={"methods", "calibration_films"})
+
     def cache(self, spec: PreprocessSpec) -> FilmCache:
         """All films under `spec`, preprocessed on first use."""
         with self.watch("films") as progress:

@@ -93,17 +93,9 @@ def _record(place: Path, told: dict[str, object]) -> None:
 def cache_films(films: Films, spec: PreprocessSpec, workshop: Workshop, progress: Progress) -> FilmCache:
     """Stage `films-<chain digest>`: all films through the deployment kernel, once per specification."""
     name = cache_stage(spec)
-    if name in workshop.outcomes:
-        folder = workshop.outcomes[name].folder
-    else:
-        run = Stage(
-            name,
-            lambda place: _fill(films.dataset, spec, place, progress),
-            {"spec": spec.model_dump(mode="json"), "folder": str(films.dataset.folder)},
-            ("data",),
-        )
-        folder = workshop.run(run)
-    return build_film_cache(films.dataset, spec, folder)
+    inputs = {"spec": spec.model_dump(mode="json"), "folder": str(films.dataset.folder)}
+    run = Stage(name, lambda place: _fill(films.dataset, spec, place, progress), inputs, ("data",))
+    return build_film_cache(films.dataset, spec, workshop.run(run))
 
 
 def cache_stage(spec: PreprocessSpec) -> str:

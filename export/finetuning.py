@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from edgecxr.export.bench import Bench
 from edgecxr.export.calibration import observe
 from edgecxr.export.lint import lint
+from edgecxr.export.outputs import Artefact
 from edgecxr.export.precisions import calibration_rows
 from edgecxr.export.qat import fine_tune
-from edgecxr.export.scoring import Artefact
 from edgecxr.export.stages import Stage
 from edgecxr.export.students import seeded, soft_targets
 

@@ -1,36 +1,68 @@
-"""The golden set of a bundle: phantom films, and what each artefact says about them in ONNX Runtime."""
+"""The golden set of a bundle: phantom films that are decided with room to spare, and what each artefact says of them.
 
-from collections.abc import Mapping
+Engines differ in the last digits; a golden film whose probability lay at a threshold would be decided either way.
+"""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgecxr import kernels
 from edgecxr.bundle import Golden
+from edgecxr.errors import StageError
 from edgecxr.phantom import FINDINGS, chest
 from edgecxr.radiograph import Radiograph
-from edgecxr.runtimes.graph import GraphSession
-from edgecxr.spec import Precision, PreprocessSpec
+from edgecxr.runtimes.graph import Answer, GraphSession
+from edgecxr.scores import probabilities
+from edgecxr.spec import ModelSpec, Precision
 
-__all__ = ["golden_frames", "make_golden"]
+__all__ = ["make_golden"]
 
 SEED = 20_000_000  # far from the phantoms that a recipe trains on
+DRAWN = 8  # films drawn for each one that is kept
 
 
-def golden_frames(count: int, size: int) -> tuple[Radiograph, ...]:
-    """`count` phantom films of (size, size), the findings in turn; the same every time."""
-    return tuple(chest(SEED + index, FINDINGS[index % len(FINDINGS)], size) for index in range(count))
+def make_golden(spec: ModelSpec, models: Mapping[Precision, bytes], *, count: int, size: int, room: float) -> Golden:
+    """`count` films of (size, size), no probability of a packed precision closer than `room` to a threshold.
+
+    Of the films that are clear of every threshold the first are kept. `models` must have FP32 among them. Raises
+    StageError when too few are clear.
+    """
+    films = [chest(SEED + index, FINDINGS[index % len(FINDINGS)], size) for index in range(DRAWN * count)]
+    answers = _answers(films, models, spec)
+    clearance = np.min([_clearance(spec, name, answer) for name, answer in answers.items()], axis=0)
+    chosen = np.flatnonzero(clearance > room)[:count]
+    if len(chosen) < count:
+        raise StageError(
+            f"only {len(chosen)} of {len(films)} drawn films are {room:g} or more from every threshold; {count} are "
+            "wanted for the golden set: train longer (scores crowd at the threshold), or lower quantize.tolerance"
+        )
+    kept = {name: Answer(*(values[chosen] for values in answer)) for name, answer in answers.items()}
+    return Golden(
+        tuple(films[index] for index in chosen),
+        {name: answer.logits for name, answer in kept.items()},
+        {name: answer.cam for name, answer in kept.items()},
+        {name: answer.embedding for name, answer in kept.items()},
+    )
 
 
-def make_golden(frames: tuple[Radiograph, ...], models: Mapping[Precision, bytes], spec: PreprocessSpec) -> Golden:
-    """The frames with the outputs of every model (FP32 must be among them)."""
-    batch = np.asarray(kernels.preprocess(frames, spec), np.float32)
+def _answers(
+    films: Sequence[Radiograph], models: Mapping[Precision, bytes], spec: ModelSpec
+) -> dict[Precision, Answer]:
+    batch = np.asarray(kernels.preprocess(films, spec.preprocess), np.float32)
     answers = {}
     for precision, model in models.items():
         with GraphSession(model, "onnxruntime") as session:
             answers[precision] = session.infer(batch)
-    return Golden(
-        frames,
-        {precision: answer.logits for precision, answer in answers.items()},
-        {precision: answer.cam for precision, answer in answers.items()},
-        {precision: answer.embedding for precision, answer in answers.items()},
-    )
+    return answers
+
+
+def _clearance(spec: ModelSpec, precision: Precision, answer: Answer) -> NDArray[np.float64]:
+    """(N,) distance of each film's nearest probability from a threshold of that precision."""
+    scores = probabilities(answer.logits, spec.heads, spec.temperatures[precision])
+    nearest = np.full(len(scores), np.inf)
+    for point in spec.operating_points:
+        if point.precision == precision:
+            nearest = np.minimum(nearest, abs(scores[:, spec.classes.index(point.finding)] - point.threshold))
+    return nearest

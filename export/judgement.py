@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from edgecxr.export.bench import Bench
 from edgecxr.export.evaluation import evaluate
 from edgecxr.export.gate import GateMargins, GateReport, compare
+from edgecxr.export.outputs import FAMILIES
 from edgecxr.export.scored import Scored
-from edgecxr.export.scoring import FAMILIES, Fitted, derive_points, fit_temperatures
+from edgecxr.export.scoring import Fitted, derive_points, fit_temperatures
 from edgecxr.scores import probabilities
 
 __all__ = ["Verdict", "agreement", "figures", "judge_precision", "judge_student", "score_ensemble"]

@@ -8,7 +8,7 @@ from edgecxr.bundle import Bundle, write_bundle
 from edgecxr.errors import EngineError
 from edgecxr.export.bench import Bench
 from edgecxr.export.card import write_card
-from edgecxr.export.golden_set import golden_frames, make_golden
+from edgecxr.export.golden_set import make_golden
 from edgecxr.export.lint import lint
 from edgecxr.export.scoring import Fitted
 from edgecxr.runtimes.registry import ENGINES, open_engine
@@ -47,17 +47,18 @@ def pack(
     models = {name: item.artefact.model for name, item in packed.items()}
     for name, model in models.items():
         lint(model, name, spec)
-    frames = golden_frames(recipe.golden.frames, recipe.golden.size)
+    count, size, tolerance = recipe.golden.frames, recipe.golden.size, recipe.quantize.tolerance
+    golden = make_golden(spec, {"fp32": fp32.artefact.model, **models}, count=count, size=size, room=1.5 * tolerance)
     return write_bundle(
         path,
         model=spec,
         models=models,
-        golden=make_golden(frames, {"fp32": fp32.artefact.model, **models}, spec.preprocess),
+        golden=golden,
         gates={name: item.refusal for name, item in packed.items()},
         evaluation=evaluation,
         card=write_card(bench, origin, evaluation),
         provenance=origin,
-        tolerance=recipe.quantize.tolerance,
+        tolerance=tolerance,
     )
 
 

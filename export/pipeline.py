@@ -16,12 +16,13 @@ from edgecxr.export.films import gather_films
 from edgecxr.export.finetuning import make_qat
 from edgecxr.export.fusion import fuse_members
 from edgecxr.export.judgement import Verdict, judge_precision, judge_student, score_ensemble
+from edgecxr.export.outputs import Artefact
 from edgecxr.export.pack import pack, verify
 from edgecxr.export.precisions import make_fp16, make_int8
 from edgecxr.export.provenance import provenance
 from edgecxr.export.recipe import Recipe
 from edgecxr.export.record import evaluation_record
-from edgecxr.export.scoring import Artefact, Fitted, fit_artefact
+from edgecxr.export.scoring import Fitted, fit_artefact
 from edgecxr.export.stages import Outcome, Workshop, sole_user
 from edgecxr.export.students import choose_student
 from edgecxr.spec import Precision

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from edgecxr.export.bench import Bench
 from edgecxr.export.lint import lint
-from edgecxr.export.scoring import Artefact
+from edgecxr.export.outputs import Artefact
 from edgecxr.export.stages import Stage
 from edgecxr.export.to_fp16 import to_fp16
 from edgecxr.export.to_int8 import METHODS, OutputLoss, Quantized, quantize
@@ -37,8 +37,7 @@ def make_int8(bench: Bench, fp32: Artefact) -> Artefact:
     def run(place: Path) -> None:
         write_quantized(place, quantize_student(bench, fp32.model))
 
-    inputs = {"quantize": bench.recipe.quantize.model_dump(mode="json", include={"methods", "calibration_films"})}
-    folder = bench.workshop.run(Stage("int8", run, {**inputs, **bench.labels}, (fp32.stage, "data")))
+    folder = bench.workshop.run(Stage("int8", run, {**bench.calibration, **bench.labels}, (fp32.stage, "data")))
     return Artefact("int8", (folder / MODEL).read_bytes(), "int8", json.loads((folder / REPORT).read_text())["method"])
 
 

@@ -141,7 +141,7 @@ class Refusal(Strict):
     """The gate that refuses what is not a frontal chest film."""
 
     quantile: Annotated[float, Field(gt=0.5, lt=1, description="share of validation films that pass")] = 0.995
-    slack: Annotated[float, Field(ge=1, le=10, description="factor on the distance at that quantile")] = 1.1
+    slack: Annotated[float, Field(ge=1, le=10, description="factor on the distance at that quantile")] = 1.05
 
 
 class Golden(Strict):

@@ -81,13 +81,20 @@ class Workshop:
         self._tell = tell
 
     def run(self, stage: Stage) -> Path:
-        """The folder with the finished stage's result.
+        """The folder with the finished stage's result; a stage that was run before is not told of again.
 
         Raises:
             StageError: an upstream stage was not run, the name was used before, or the disk refused.
         """
         inputs = self._inputs(stage)
         digest = digest_of(inputs)
+        before = self.outcomes.get(stage.name)
+        if before is not None:
+            if before.digest != digest:
+                raise StageError(
+                    f"two stages are called {stage.name!r}; give the parts of the recipe names of their own"
+                )
+            return before.folder
         folder = self.folder / f"{stage.name}-{digest[:12]}"
         if _is_done(folder, digest):
             return self._note(Outcome(stage.name, digest, folder, 0.0, "cached"))
@@ -101,8 +108,6 @@ class Workshop:
         return self._note(Outcome(stage.name, digest, folder, seconds, "resumed" if resumed else "ran"))
 
     def _inputs(self, stage: Stage) -> dict[str, Any]:
-        if stage.name in self.outcomes:
-            raise StageError(f"two stages are called {stage.name!r}; give the members of the recipe names of their own")
         missing = [name for name in stage.upstream if name not in self.outcomes]
         if missing:
             raise StageError(f"stage {stage.name!r} needs {', '.join(missing)}, which did not run before it")

@@ -13,8 +13,8 @@ from edgecxr.errors import StageError
 from edgecxr.export.bench import Bench
 from edgecxr.export.distillation import DistillSettings, distill
 from edgecxr.export.lint import lint
+from edgecxr.export.outputs import Artefact
 from edgecxr.export.precisions import quantize_student
-from edgecxr.export.scoring import Artefact
 from edgecxr.export.stages import Stage
 from edgecxr.export.student import build_student
 from edgecxr.export.to_onnx import to_onnx
@@ -52,7 +52,8 @@ def choose_student(bench: Bench, fused: NDArray[np.float32]) -> tuple[str, Artef
         (place / RECORD).write_text(json.dumps(told, indent=1))
         (place / MODEL).write_bytes((folders[chosen] / MODEL).read_bytes())
 
-    inputs = {"slack": bench.recipe.student.loss_slack, "quantize": bench.recipe.quantize.model_dump(mode="json")}
+    measuring = {"slack": bench.recipe.student.loss_slack, **bench.calibration}
+    inputs = {"of": list(names), **(measuring if len(names) > 1 else {})}
     folder = bench.workshop.run(Stage("student", run, inputs, tuple(f"distill-{name}" for name in names)))
     chosen = str(json.loads((folder / RECORD).read_text())["chosen"])
     return chosen, Artefact("fp32", (folder / MODEL).read_bytes(), "student", "export")

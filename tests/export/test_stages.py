@@ -100,7 +100,14 @@ def test_stages_out_of_order_or_of_one_name_are_refused(tmp_path: Path) -> None:
         workshop.run(Stage("fuse", write("f"), upstream=("teach",)))
     workshop.run(Stage("teach", write("t")))
     with pytest.raises(StageError, match="two stages are called 'teach'"):
-        workshop.run(Stage("teach", write("t")))
+        workshop.run(Stage("teach", write("t"), {"epochs": 2}))
+
+
+def test_a_stage_that_several_need_is_told_of_once(tmp_path: Path) -> None:
+    told: list[Outcome] = []
+    workshop = Workshop(tmp_path, told.append)
+    assert workshop.run(Stage("films", write("f"))) == workshop.run(Stage("films", write("f")))
+    assert len(told) == 1
 
 
 def test_a_work_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:

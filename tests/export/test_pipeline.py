@@ -1,0 +1,162 @@
+"""A whole build on drawn films: every kind of stage once, and what is cached when the recipe changes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.train
+pytest.importorskip("torch")
+
+from edgecxr.bundle import Bundle  # noqa: E402
+from edgecxr.errors import StageError  # noqa: E402
+from edgecxr.export.pipeline import Build, Built  # noqa: E402
+from edgecxr.export.recipe import load_recipe  # noqa: E402
+from edgecxr.phantom import chest  # noqa: E402
+from edgecxr.runtimes.screener import Screener  # noqa: E402
+
+RECIPE = """\
+name: tiny
+version: "1"
+seed: 3
+data:
+  phantom: {films_per_finding: 40, size: 64}
+  folds: {train: [0, 1, 2], validate: [3], test: [4]}
+heads:
+  - head: {name: diagnosis, kind: softmax, classes: [normal, covid, pneumonia], reference: normal}
+    column: label
+preprocess: {size: 32}
+training: {epochs: 1, batch: 16, average: 0, autocast: "off"}
+pretrain:
+  heads:
+    - head: {name: warmup, kind: softmax, classes: [covid, pneumonia, normal]}
+      column: label
+  training: {epochs: 1, batch: 16, average: 0, autocast: "off"}
+teachers:
+  - {name: trained, architecture: resnet10t}
+  - {name: own, kind: factory, factory: "own:network", size: 32, classes: [pneumonia, _, normal, covid]}
+student:
+  architecture: resnet10t
+  distillation: {epochs: 1, batch: 16, average: 0, autocast: "off"}
+quantize:
+  methods: [minmax]
+  calibration_films: 16
+  qat: never
+  qat_training: {epochs: 1, batch: 16, average: 0, learning_rate: 0.0001, autocast: "off"}
+gate: &wide
+  {auroc: 0.9, sensitivity: 0.99, specificity: 0.99, flip_rate: 0.99, ece: 0.9, cam_correlation: 0.01,
+   cam_pointing: 0.01, refusal_flips: 0.99, minimum_films: 2, accept_inconclusive: true}
+student_gate: *wide
+golden: {frames: 3, size: 64}
+card: {intended_use: tests, limits: all, data: drawn films}
+"""
+OWN = """\
+import torch
+
+def network():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.AvgPool2d(8), torch.nn.Flatten(), torch.nn.Linear(16, 4))
+"""
+
+
+def build(folder: Path, text: str) -> tuple[Built, list[str]]:
+    """Build `text` in `folder`, where earlier builds left their stages; also what was told."""
+    path = folder / "tiny.yaml"
+    path.write_text(text)
+    told: list[str] = []
+    return Build(load_recipe(path), path, folder / "work", tell=told.append, silent=True).run(), told
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("build")
+    (folder / "own.py").write_text(OWN)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def first(folder: Path) -> tuple[Built, list[str]]:
+    return build(folder, RECIPE)
+
+
+def test_a_build_ends_in_a_bundle_that_screens(first: tuple[Built, list[str]]) -> None:
+    built, _ = first
+    bundle = Bundle.open(built.path)
+    assert bundle.precisions == ("fp16", "int8")
+    assert {(point.precision, point.engine) for point in bundle.spec.operating_points} == {
+        (precision, engine) for precision in ("fp16", "int8") for engine in ("openvino-cpu", "onnxruntime-cpu")
+    }
+    with Screener(bundle) as screener:
+        assert screener.screen(chest(5, "covid", 64)).precision == "int8"
+
+
+def test_stages_run_in_order_each_once(first: tuple[Built, list[str]]) -> None:
+    names = [outcome.name for outcome in first[0].stages if not outcome.name.startswith("films-")]
+    assert names == [
+        "data",
+        "pretrain-trained",
+        "teacher-trained",
+        "teacher-own",
+        "fuse",
+        "distill-resnet10t",
+        "student",
+        "misfits",
+        "scores-fp32",
+        "fp16",
+        "scores-fp16",
+        "int8",
+        "scores-int8",
+    ]
+    assert all(outcome.how == "ran" for outcome in first[0].stages)
+
+
+def test_the_bundle_says_where_it_comes_from(first: tuple[Built, list[str]]) -> None:
+    bundle = Bundle.open(first[0].path)
+    origin = bundle.manifest.provenance
+    assert origin["recipe_text"] == RECIPE
+    assert origin["data"] == "phantoms"
+    assert origin["student"] == "resnet10t"
+    assert sum(origin["films"].values()) == 120
+    assert "Research software" in bundle.card()
+    assert "120" not in bundle.card()
+
+
+def test_the_evaluation_has_every_model_on_every_engine(first: tuple[Built, list[str]]) -> None:
+    told = Bundle.open(first[0].path).evaluation()
+    names = [model["name"] for model in told["models"]]
+    engines = ("openvino-cpu", "onnxruntime-cpu")
+    students = [f"student {precision} {engine}" for precision in ("fp32", "fp16", "int8") for engine in engines]
+    assert names == ["ensemble fp32 pytorch", *students]
+    assert [row["precision"] for row in told["agreement"]] == ["fp32", "fp16", "int8"]
+    assert told["agreement"][0]["largest_difference"] < 1e-4
+    assert len(told["gate"]) == 5
+    assert {row["tensorrt"]["outcome"] for row in told["precisions"]} <= {"built", "absent"}
+
+
+def test_a_change_runs_what_depends_on_it_and_nothing_else(folder: Path, first: tuple[Built, list[str]]) -> None:
+    built, told = build(folder, RECIPE.replace("qat: never", "qat: always"))
+    ran = [outcome.name for outcome in built.stages if outcome.how == "ran"]
+    assert ran == ["int8-qat", "scores-int8-qat"]
+    assert "teacher-trained: cached" in told
+    assert Bundle.open(built.path).evaluation()["precisions"][1]["method"] == "qat"
+
+
+def test_the_same_recipe_gives_the_same_bytes(folder: Path, first: tuple[Built, list[str]]) -> None:
+    before = Bundle.open(build(folder, RECIPE)[0].path).digest
+    again, told = build(folder, RECIPE)
+    assert Bundle.open(again.path).digest == before
+    assert all(line.endswith("cached") for line in told if not line.startswith("gate"))
+
+
+def test_a_student_that_fell_behind_is_not_packed(folder: Path, first: tuple[Built, list[str]]) -> None:
+    strict = RECIPE.replace(
+        "student_gate: *wide", "student_gate: {auroc: 0.001, accept_inconclusive: false, minimum_films: 2}"
+    )
+    with pytest.raises(StageError, match=r"the student fell behind the ensemble: .*; distill it longer"):
+        build(folder, strict)
+
+
+def test_the_result_is_plain_json(first: tuple[Built, list[str]]) -> None:
+    told = json.loads(json.dumps(first[0].to_json()))
+    assert [item["name"] for item in told["candidates"]] == ["fp16", "int8"]
+    assert "reproduces the golden set" in first[0].summary()
