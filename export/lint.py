@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from edgecxr.errors import LintError
-from edgecxr.export.qdq import SMALLEST_SCALE
+from edgecxr.export.qdq import SMALLEST_SCALE, WEIGHT_MAX
 from edgecxr.export.to_onnx import INPUT, IR_VERSION, OPSET, OUTPUTS
 from edgecxr.spec import ModelSpec, Precision
 
@@ -204,3 +204,5 @@ def _weight(graph: _Graph, conv: onnx.NodeProto, name: str) -> Iterator[str]:
     if scale.ndim != 1 or axis != 0 or (weights is not None and len(scale) != weights.shape[0]):
         got = f"weight scales of shape {scale.shape} on axis {axis}"
         yield f"{conv.name}: {got}; wanted one per output channel on axis 0"
+    if weights is not None and (largest := int(np.abs(weights.astype(np.int16)).max())) > WEIGHT_MAX:
+        yield f"{conv.name}: int8 weights reach {largest}; beyond {WEIGHT_MAX} CPUs without VNNI saturate their sums"

@@ -2,7 +2,7 @@
 
 The FP32 graph itself is trained: `FakeQuantGraph` runs its nodes in PyTorch and rounds exactly where `qdq.insert_qdq`
 puts the quantize and dequantize nodes, so that what was trained is what is deployed. Weights round with one scale per
-output channel (largest magnitude over 127); activation ranges start from calibration and are learned (Esser et al.,
+output channel (largest magnitude over 63); activation ranges start from calibration and are learned (Esser et al.,
 "Learned Step Size Quantization", ICLR 2020).
 """
 
@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from edgecxr.errors import StageError
 from edgecxr.export.distillation import DistillLoss, DistillSettings, with_soft
-from edgecxr.export.qdq import INT8_MAX, SMALLEST_SCALE, insert_qdq, quantizable
+from edgecxr.export.qdq import INT8_MAX, SMALLEST_SCALE, WEIGHT_MAX, insert_qdq, quantizable
 from edgecxr.export.to_onnx import INPUT
 from edgecxr.spec import Head
 from edgecxr.teachers.progress import Progress
@@ -168,8 +168,8 @@ def _fake_activation(values: Tensor, largest: Tensor) -> Tensor:
 
 def _fake_weight(weights: Tensor) -> Tensor:
     largest = weights.detach().flatten(1).abs().amax(1)
-    scale = (largest / INT8_MAX).clamp(min=SMALLEST_SCALE).view(-1, *[1] * (weights.ndim - 1))
-    return _round(weights / scale).clamp(-INT8_MAX, INT8_MAX) * scale
+    scale = (largest / WEIGHT_MAX).clamp(min=SMALLEST_SCALE).view(-1, *[1] * (weights.ndim - 1))
+    return _round(weights / scale).clamp(-WEIGHT_MAX, WEIGHT_MAX) * scale
 
 
 def _conv(inputs: list[Tensor], given: Attributes) -> Tensor:

@@ -1,9 +1,12 @@
 """Where the quantize and dequantize nodes sit: before every convolution's input, on its weights, and nowhere else.
 
 Activations: symmetric int8, zero point 0, one scale per tensor. Weights: stored as int8 with one scale per output
-channel (axis 0). Bias, residual additions, pooling and the head stay in floating point. With nothing but convolutions
-between integers every engine runs the same arithmetic: the sum of a convolution is exact, and the only rounding is the
-one that the graph spells out (docs/export.md has the measured disagreement of other placements).
+channel (axis 0), in -63 .. 63: x86 CPUs without VNNI add products in pairs in 16 bits (vpmaddubsw), with activations
+shifted to 0 .. 255, and 2 × 255 × 127 saturates there while 2 × 255 × 63 does not.
+
+Bias, residual additions, pooling and the head stay in floating point. With nothing but convolutions between integers
+every engine runs the same arithmetic: the sum of a convolution is exact, and the only rounding is the one that the
+graph spells out (docs/export.md has the measured disagreement of other placements).
 """
 
 from collections.abc import Collection, Mapping
@@ -15,9 +18,19 @@ from onnx import helper, numpy_helper
 
 from edgecxr.errors import StageError
 
-__all__ = ["INT8_MAX", "SMALLEST_SCALE", "conv_nodes", "correct_biases", "insert_qdq", "quantizable", "weight_scales"]
+__all__ = [
+    "INT8_MAX",
+    "SMALLEST_SCALE",
+    "WEIGHT_MAX",
+    "conv_nodes",
+    "correct_biases",
+    "insert_qdq",
+    "quantizable",
+    "weight_scales",
+]
 
-INT8_MAX = 127  # symmetric: -127 .. 127
+INT8_MAX = 127  # of activations
+WEIGHT_MAX = 63  # of weights
 SMALLEST_SCALE = 2.0**-14  # the smallest normal float16
 
 
@@ -33,9 +46,9 @@ def quantizable(graph: onnx.GraphProto, *, first: bool = True) -> list[onnx.Node
 
 
 def weight_scales(weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(K, …) float weights -> (K,) scales: largest magnitude of each output channel over 127, at least 2^-14."""
+    """(K, …) float weights -> (K,) scales: largest magnitude of each output channel over 63, at least 2^-14."""
     largest = np.abs(weights).reshape(len(weights), -1).max(axis=1)
-    scales: NDArray[np.float32] = np.maximum(largest / INT8_MAX, SMALLEST_SCALE).astype(np.float32)
+    scales: NDArray[np.float32] = np.maximum(largest / WEIGHT_MAX, SMALLEST_SCALE).astype(np.float32)
     return scales
 
 
@@ -62,7 +75,7 @@ def correct_biases(model_bytes: bytes, means: Mapping[str, NDArray[np.float64]])
 def _round(weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """Weights after int8 and back."""
     steps = weight_scales(weights.astype(np.float32)).astype(np.float64).reshape(-1, 1, 1, 1)
-    rounded: NDArray[np.float64] = np.clip(np.rint(weights / steps), -INT8_MAX, INT8_MAX) * steps
+    rounded: NDArray[np.float64] = np.clip(np.rint(weights / steps), -WEIGHT_MAX, WEIGHT_MAX) * steps
     return rounded
 
 
@@ -118,7 +131,7 @@ def _weight(graph: onnx.GraphProto, item: onnx.TensorProto) -> onnx.NodeProto:
     scales = weight_scales(values)
     rounded = np.rint(values / scales.reshape(-1, *[1] * (values.ndim - 1)))
     names = [f"{item.name}_int8", f"{item.name}_scale", f"{item.name}_zero"]
-    _add(graph, np.clip(rounded, -INT8_MAX, INT8_MAX).astype(np.int8), names[0])
+    _add(graph, np.clip(rounded, -WEIGHT_MAX, WEIGHT_MAX).astype(np.int8), names[0])
     _add(graph, scales, names[1])
     _add(graph, np.zeros(len(scales), np.int8), names[2])
     graph.initializer.remove(item)

@@ -1,8 +1,6 @@
 """Post-training INT8: several ways to choose the activation ranges, and the one that loses least on both CPU engines.
 
-All ways share the placement of `qdq.insert_qdq`. `reduce_range` (7-bit weights against the 16-bit saturation of AVX2
-without VNNI) is not used: it concerns unsigned activations times signed weights; ours are signed on both sides, which
-OpenVINO and ONNX Runtime sum without that saturation.
+All ways share the placement and the number ranges of `qdq.insert_qdq`.
 """
 
 from collections.abc import Callable, Sequence

@@ -193,6 +193,10 @@ def _weight_only(model: Model) -> None:
     node(model, "Conv_2").input[0] = "r0"
 
 
+def _wide_weights(model: Model) -> None:
+    replace(model, "w1_int8", np.full((8, 4, 3, 3), -127, np.int8))
+
+
 def _mixed(model: Model) -> None:
     model.graph.initializer.append(numpy_helper.from_array(np.float16([1.0]), "stray"))
 
@@ -209,6 +213,7 @@ def _mixed(model: Model) -> None:
         (_int32_bias, "dequantizes INT32"),
         (_int32_bias, "the bias is computed by DequantizeLinear"),
         (_weight_only, "int8 weights but a floating-point input"),
+        (_wide_weights, "int8 weights reach 127; beyond 63"),
         (_mixed, "floating constants are float16, float32"),
     ],
 )
