@@ -19,6 +19,7 @@ def write_card(bench: Bench, origin: Mapping[str, Any], evaluation: Mapping[str,
         f"## What it must not be used for\n\n{recipe.card.limits}",
         f"## What it was made from\n\n{recipe.card.data}\n\n{_films(origin)}",
         f"## What it reached on the test films\n\n{_figures(evaluation['models'])}",
+        f"At the threshold of each operating point:\n\n{_points(evaluation)}",
         f"## The gate\n\n{_verdicts(evaluation['gate'])}",
         "## How it refuses\n\nA film whose embedding lies further from the training films than "
         f"{recipe.refusal.quantile:.1%} of them is refused as not a frontal chest film; no score is shown for it.",
@@ -45,6 +46,21 @@ def _figures(models: Sequence[Mapping[str, Any]]) -> str:
         for head in model["heads"]
     ]
     return "\n".join(["| model | head | macro AUROC | accuracy |", "|---|---|---|---|", *rows])
+
+
+def _points(evaluation: Mapping[str, Any]) -> str:
+    """Sensitivity and specificity of every packed precision, on each engine."""
+    packed = {item["precision"] for item in evaluation["precisions"] if item["packed"]}
+    rows = [
+        f"| {model['name']} | {item['name']} | {point['name']} | {_interval(point['sensitivity'])} "
+        f"| {_interval(point['specificity'])} |"
+        for model in evaluation["models"]
+        if packed & set(model["name"].split())
+        for item in model["classes"]
+        for point in item["operating_points"]
+        if not model["name"].startswith("ensemble")
+    ]
+    return "\n".join(["| model | finding | point | sensitivity | specificity |", "|---|---|---|---|---|", *rows])
 
 
 def _interval(value: Mapping[str, float] | None) -> str:

@@ -31,7 +31,7 @@ def inspect(
         manifest = opened.manifest.model_dump(mode="json")
         print_json({"digest": opened.digest, "manifest": manifest, "evaluation": opened.evaluation()})
     else:
-        print("\n".join(f"{key + ':':<14}{value}" for key, value in _facts(opened)))
+        print("\n".join(f"{key + ':':<16}{value}" for key, value in _facts(opened)))
         _print_points(opened)
 
 
@@ -56,12 +56,12 @@ def _facts(bundle: "Bundle") -> list[tuple[str, Any]]:
 
 
 def _print_points(bundle: "Bundle") -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     columns = ("point", "finding", "precision", "engine", "threshold", "sensitivity", "specificity")
-    table = Table(*columns, title="operating points", title_justify="left")
+    rows: list[tuple[str, ...]] = [columns]
     for point in bundle.spec.operating_points:
         figures = (f"{value:.3f}" for value in (point.threshold, point.sensitivity, point.specificity))
-        table.add_row(point.name, point.finding, point.precision, point.engine, *figures)
-    Console(width=None).print(table)
+        rows.append((point.name, point.finding, point.precision, point.engine, *figures))
+    widths = [max(len(row[index]) for row in rows) for index in range(len(columns))]
+    print()
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
