@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecxr.export import calibration, lint, qdq, to_fp16, to_int8
 from edgecxr.export.bench import Bench
-from edgecxr.export.lint import lint
 from edgecxr.export.outputs import Artefact
-from edgecxr.export.stages import Stage
-from edgecxr.export.to_fp16 import to_fp16
-from edgecxr.export.to_int8 import METHODS, OutputLoss, Quantized, quantize
+from edgecxr.export.stages import Stage, code_of
+from edgecxr.export.to_int8 import METHODS, OutputLoss, Quantized
 
 __all__ = ["calibration_rows", "make_fp16", "make_int8", "quantize_student"]
 
@@ -23,11 +22,11 @@ def make_fp16(bench: Bench, fp32: Artefact) -> Artefact:
     """Stage `fp16`."""
 
     def run(place: Path) -> None:
-        model = to_fp16(fp32.model)
-        lint(model, "fp16")
+        model = to_fp16.to_fp16(fp32.model)
+        lint.lint(model, "fp16")
         (place / MODEL).write_bytes(model)
 
-    folder = bench.workshop.run(Stage("fp16", run, upstream=(fp32.stage,)))
+    folder = bench.workshop.run(Stage("fp16", run, {"code": code_of(to_fp16, lint)}, (fp32.stage,)))
     return Artefact("fp16", (folder / MODEL).read_bytes(), "fp16", "cast")
 
 
@@ -37,7 +36,8 @@ def make_int8(bench: Bench, fp32: Artefact) -> Artefact:
     def run(place: Path) -> None:
         write_quantized(place, quantize_student(bench, fp32.model))
 
-    folder = bench.workshop.run(Stage("int8", run, {**bench.calibration, **bench.labels}, (fp32.stage, "data")))
+    inputs = {"code": code_of(calibration, qdq, to_int8, lint), **bench.calibration, **bench.labels}
+    folder = bench.workshop.run(Stage("int8", run, inputs, (fp32.stage, "data")))
     return Artefact("int8", (folder / MODEL).read_bytes(), "int8", json.loads((folder / REPORT).read_text())["method"])
 
 
@@ -46,7 +46,7 @@ def quantize_student(bench: Bench, fp32: bytes) -> Quantized:
     images = bench.images(bench.recipe.preprocess)
     methods = [method for method in METHODS if method.ranges in bench.recipe.quantize.methods]
     score = OutputLoss(fp32, np.asarray(images[bench.labelled("validate")], np.float32))
-    return quantize(fp32, np.asarray(images[calibration_rows(bench)], np.float32), methods=methods, score=score)
+    return to_int8.quantize(fp32, np.asarray(images[calibration_rows(bench)], np.float32), methods=methods, score=score)
 
 
 def calibration_rows(bench: Bench) -> NDArray[np.intp]:

@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 from edgecxr.errors import StageError
 from edgecxr.spec import CHAIN_VERSION
 
-__all__ = ["DONE", "Outcome", "Stage", "Workshop", "digest_of", "sole_user"]
+__all__ = ["DONE", "Outcome", "Stage", "Workshop", "code_of", "digest_of", "sole_user"]
 
 DONE = "done.json"
 BUILD_VERSION = 1  # raised whenever the code of a stage changes what it writes: every cached stage is then made anew
@@ -70,6 +71,14 @@ def sole_user(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise StageError(f"another build is at work in {folder}; wait for it, or use another --work") from None
         yield
+
+
+def code_of(*modules: ModuleType) -> str:
+    """SHA-256 (hex) of the source of modules: an input of stages that are cheap to run again when their code changes.
+
+    Trainings do not take it, because hours must not be lost to a comment; `BUILD_VERSION` is for them.
+    """
+    return hashlib.sha256(b"\0".join(Path(str(module.__file__)).read_bytes() for module in modules)).hexdigest()
 
 
 class Workshop:

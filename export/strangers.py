@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecxr.export import misfits
 from edgecxr.export.bench import Bench
-from edgecxr.export.misfits import misfits, variants
-from edgecxr.export.stages import Stage
+from edgecxr.export.stages import Stage, code_of
 
 __all__ = ["STAGE", "strangers"]
 
@@ -23,10 +23,10 @@ def strangers(bench: Bench) -> dict[str, NDArray[np.float32]]:
         rows = bench.films.rows("train")
         chosen = np.random.default_rng(bench.recipe.seed).permutation(rows)[:FILMS]
         films = np.asarray(bench.images(spec)[np.sort(chosen), 0], np.float32)
-        np.save(place / "misfit.npy", misfits(films, spec, bench.recipe.seed).astype(np.float16))
-        np.save(place / "variant.npy", variants(films, spec, bench.recipe.seed).astype(np.float16))
+        np.save(place / "misfit.npy", misfits.misfits(films, spec, bench.recipe.seed).astype(np.float16))
+        np.save(place / "variant.npy", misfits.variants(films, spec, bench.recipe.seed).astype(np.float16))
 
-    inputs = {"preprocess": spec.model_dump(mode="json"), "films": FILMS, **bench.labels}
+    inputs = {"code": code_of(misfits), "preprocess": spec.model_dump(mode="json"), "films": FILMS, **bench.labels}
     folder = bench.workshop.run(Stage(STAGE, run, inputs, ("data",)))
     names = ("misfit", "variant")
     return {name: np.load(folder / f"{name}.npy").astype(np.float32)[:, np.newaxis] for name in names}

@@ -10,18 +10,17 @@ import torch
 from numpy.typing import NDArray
 
 from edgecxr.errors import StageError
+from edgecxr.export import lint, to_onnx
 from edgecxr.export.bench import Bench
 from edgecxr.export.distillation import DistillSettings, distill
-from edgecxr.export.lint import lint
 from edgecxr.export.outputs import Artefact
 from edgecxr.export.precisions import quantize_student
-from edgecxr.export.stages import Stage
+from edgecxr.export.stages import Stage, code_of
 from edgecxr.export.student import build_student
-from edgecxr.export.to_onnx import to_onnx
 from edgecxr.runtimes.graph import GraphSession
 from edgecxr.scores import columns
 from edgecxr.teachers.ensemble import negative_log_likelihood
-from edgecxr.teachers.weights import write_weights
+from edgecxr.teachers.weights import read_weights, write_weights
 
 __all__ = ["Measured", "choose_student", "fastest_of_the_best", "soft_targets"]
 
@@ -41,9 +40,9 @@ class Measured:
 
 
 def choose_student(bench: Bench, fused: NDArray[np.float32]) -> tuple[str, Artefact]:
-    """Stages `distill-<name>` of each candidate and `student`: the chosen architecture, and its FP32 graph."""
+    """Stages `distill-…` and `onnx-…` of each candidate, and `student`: the chosen architecture, and its FP32 graph."""
     names = bench.recipe.student.names
-    folders = {name: _distilled(bench, fused, name) for name in names}
+    folders = {name: _exported(bench, name, _distilled(bench, fused, name)) for name in names}
 
     def run(place: Path) -> None:
         measured = [_measure(bench, name, (folders[name] / MODEL).read_bytes()) for name in names if len(names) > 1]
@@ -54,7 +53,7 @@ def choose_student(bench: Bench, fused: NDArray[np.float32]) -> tuple[str, Artef
 
     measuring = {"slack": bench.recipe.student.loss_slack, **bench.calibration}
     inputs = {"of": list(names), **(measuring if len(names) > 1 else {})}
-    folder = bench.workshop.run(Stage("student", run, inputs, tuple(f"distill-{name}" for name in names)))
+    folder = bench.workshop.run(Stage("student", run, inputs, tuple(f"onnx-{name}" for name in names)))
     chosen = str(json.loads((folder / RECORD).read_text())["chosen"])
     return chosen, Artefact("fp32", (folder / MODEL).read_bytes(), "student", "export")
 
@@ -95,9 +94,19 @@ def _distill(bench: Bench, fused: NDArray[np.float32], name: str, place: Path) -
         soft = soft_targets(bench, fused)
         distill(student, bench.samples(), soft, bench.heads, settings, folder=place, progress=progress)
     write_weights(place / WEIGHTS, student.state_dict())
-    model = to_onnx(student, bench.recipe.preprocess.size, classes=bench.classes)
-    lint(model, "fp32")
-    (place / MODEL).write_bytes(model)
+
+
+def _exported(bench: Bench, name: str, distilled: Path) -> Path:
+    """Stage `onnx-<name>`: the FP32 graph of a distilled candidate."""
+
+    def run(place: Path) -> None:
+        student = build_student(name, len(bench.classes))
+        student.load_state_dict(read_weights(distilled / WEIGHTS, ()))
+        model = to_onnx.to_onnx(student.eval(), bench.recipe.preprocess.size, classes=bench.classes)
+        lint.lint(model, "fp32")
+        (place / MODEL).write_bytes(model)
+
+    return bench.workshop.run(Stage(f"onnx-{name}", run, {"code": code_of(to_onnx, lint)}, (f"distill-{name}",)))
 
 
 def seeded(bench: Bench, settings: DistillSettings, name: str) -> DistillSettings:

@@ -99,6 +99,7 @@ def test_stages_run_in_order_each_once(first: tuple[Built, list[str]]) -> None:
         "teacher-own",
         "fuse",
         "distill-resnet10t",
+        "onnx-resnet10t",
         "student",
         "misfits",
         "scores-fp32",
