@@ -8,11 +8,6 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard pyproject.toml README.md LICENSE) $(shell find edgecxr export kernels runtimes recipes -type f ! -name "*.pyc" ! -name "*.so")
 
-# Where there is no NVIDIA driver, take PyTorch's CPU build (0.2 GB instead of 3 GB) when its index answers.
-CPU_INDEX := https://download.pytorch.org/whl/cpu
-TORCH = $(shell command -v nvidia-smi >/dev/null 2>&1 || \
-	{ $(BIN)/python -c "import urllib.request as u; u.urlopen('$(CPU_INDEX)/torch/', timeout=5)" 2>/dev/null && echo --extra-index-url $(CPU_INDEX); })
-
 .PHONY: demo test lint format clean
 
 demo: $(VENV)/.demo
@@ -37,9 +32,9 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: $(SOURCES) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet $(TORCH) ".[train]"
+	$(BIN)/python -m pip install --quiet ".[train]"
 	@touch $@
 
 $(VENV)/.test: $(SOURCES) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet $(TORCH) ".[train,bench,dev,tensorrt]"
+	$(BIN)/python -m pip install --quiet ".[train,bench,dev,tensorrt]"
 	@touch $@ $(VENV)/.demo

@@ -126,7 +126,7 @@ def _no_threshold(spec: ModelSpec, missing: list[str], wanted: str) -> str:
     there = sorted({f"{entry.name!r} for {entry.precision} on {entry.engine}" for entry in spec.operating_points})
     return (
         f"model {spec.name} {spec.version} has no threshold {wanted} for {', '.join(missing)}; "
-        f"it has: {'; '.join(there) or 'none'}. Choose one of these, or derive it with `edgecxr calibrate`"
+        f"it has: {'; '.join(there) or 'none'}. Choose one of these, or add it to the recipe and build again"
     )
 
 

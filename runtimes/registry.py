@@ -85,7 +85,7 @@ def _open(
     if missing:
         raise EngineError(
             f"no {point!r} threshold of {', '.join(missing)} for {precision} on {family.family}; "
-            "thresholds hold for one precision on one engine: derive them with `edgecxr calibrate`"
+            "thresholds hold for one precision on one engine: choose another, or add the point to the recipe and build again"
         )
     return family.open(bundle, precision, threads=threads, golden=golden)
 
