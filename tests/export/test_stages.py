@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgecxr.errors import StageError
-from edgecxr.export.stages import DONE, Outcome, Stage, Workshop, digest_of, sole_user
+from edgecxr.export.stages import DONE, Outcome, Stage, Workshop, code_of, digest_of, sole_user
 
 
 def write(text: str):
@@ -133,3 +133,8 @@ def test_a_second_build_in_the_same_folder_is_refused(tmp_path: Path) -> None:
 def test_the_digest_is_of_the_value_and_not_of_its_order() -> None:
     assert digest_of({"a": 1, "b": [2]}) == digest_of({"b": [2], "a": 1})
     assert digest_of({"a": 1}) != digest_of({"a": 2})
+
+
+def test_the_code_digest_follows_the_source() -> None:
+    assert code_of(json) == code_of(json)
+    assert code_of(json) != code_of(json, subprocess)
