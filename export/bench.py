@@ -68,10 +68,13 @@ class Bench:
         return self.films.labelled_rows(purpose, self.recipe.heads)
 
     def samples(self) -> tuple[Samples, Samples]:
-        """The student's (training, validation) films with their labels."""
+        """The student's (training, validation) films with their labels.
+
+        Training films without a label for the model are among them: the teachers say something about those, too.
+        """
         heads, cache = self.recipe.heads, self.cache(self.recipe.preprocess)
         return (
-            self.films.samples(cache, self.labelled("train"), heads),
+            self.films.samples(cache, self.films.rows("train"), heads),
             self.films.samples(cache, self.labelled("validate"), heads),
         )
 

@@ -68,7 +68,7 @@ def fastest_of_the_best(measured: list[Measured], slack: float) -> str:
 
 def soft_targets(bench: Bench, fused: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The ensemble's logits of the training and the validation films that a student learns from."""
-    return fused[bench.labelled("train")], fused[bench.labelled("validate")]
+    return fused[bench.films.rows("train")], fused[bench.labelled("validate")]
 
 
 def _distilled(bench: Bench, fused: NDArray[np.float32], name: str) -> Path:
