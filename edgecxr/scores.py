@@ -71,6 +71,6 @@ def _head_labels(head: Head, targets: NDArray[np.generic]) -> NDArray[np.float32
     index = np.asarray(targets)
     if index.ndim != 1 or not np.isin(index, np.arange(-1, count)).all():
         raise StatisticsError(f"targets of softmax head {head.name!r}: want (N,) of -1 … {count - 1}")
-    labels = np.where(index[:, None] == np.arange(count), np.float32(1), np.float32(0))
+    labels: NDArray[np.float32] = np.equal(index[:, None], np.arange(count)).astype(np.float32)
     labels[index < 0] = np.nan
     return labels

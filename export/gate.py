@@ -168,7 +168,7 @@ class _Judge:
         pointing = wilson(int(maps.pointing[use, column].sum()), films)
         for metric, share in (("cam_correlation", median), ("cam_pointing", pointing)):
             loss = Interval(share.value - 1, share.low - 1, share.high - 1, share.level)
-            margin = 1 - getattr(self.margins, metric)
+            margin = round(1 - getattr(self.margins, metric), 9)
             verdict = _verdict(loss.value, loss.low, margin)
             yield GateRow(metric, self.finding, films, 1.0, share.value, loss, margin, verdict, f"on {films} films")
 
