@@ -31,7 +31,9 @@ class PreprocessSpec(Strict):
     """The preprocessing chain of DESIGN 1, to the bit; its `digest` is part of the model."""
 
     size: Annotated[int, Field(ge=16, le=2048, description="side S of the square model input, in pixels")] = 224
-    aspect: Annotated[Literal["pad", "stretch"], Field(description="keep the aspect and pad with black, or stretch")] = "pad"
+    aspect: Annotated[Literal["pad", "stretch"], Field(description="keep the aspect and pad with black, or not")] = (
+        "pad"
+    )
     low_percentile: Annotated[float, Field(ge=0, lt=50)] = 0.5
     high_percentile: Annotated[float, Field(gt=50, le=100)] = 99.5
     range_low: float = 0.0

@@ -85,7 +85,7 @@ def _open(
     if missing:
         raise EngineError(
             f"no {point!r} threshold of {', '.join(missing)} for {precision} on {family.family}; "
-            "thresholds hold for one precision on one engine: choose another, or add the point to the recipe and build again"
+            "thresholds hold for one precision on one engine: choose another, or build again with this point"
         )
     return family.open(bundle, precision, threads=threads, golden=golden)
 
