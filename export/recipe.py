@@ -109,6 +109,9 @@ class StudentPlan(Strict):
 
     architecture: str | None = None
     candidates: tuple[str, ...] = ()
+    options: dict[str, int | float | str | tuple[int, ...]] = Field(
+        default={}, description="for timm, such as the channels of a ResNet's four stages"
+    )
     loss_slack: Annotated[float, Field(ge=0)] = 0.02
     distillation: DistillSettings = DistillSettings()
 

@@ -6,8 +6,9 @@ that map. Mean and convolution are linear, so this is exactly a global average p
 set of weights; in the graph of a quantized student the two outputs cannot disagree.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -100,21 +101,27 @@ class Student(nn.Module):
 
 
 def build_student(
-    name: str, classes: int, *, drop: float = 0.0, output_stride: int = 32, pretrained: str | Path | None = None
+    name: str,
+    classes: int,
+    *,
+    drop: float = 0.0,
+    output_stride: int = 32,
+    options: Mapping[str, Any] | None = None,
+    pretrained: str | Path | None = None,
 ) -> Student:
-    """A student with the timm backbone `name` and one input channel.
+    """A student with the timm backbone `name` and one input channel; `options` go to timm, such as a ResNet's channels.
 
     `output_stride=16` doubles the side of the map (dilated last stage, four times its cost), for finer heatmaps; not
     every backbone can. `pretrained` as in `teachers.architecture.build`; without it the weights are drawn at random.
-    Raises StageError for a name that timm lacks or a stride that the backbone cannot give.
+    Raises StageError for a name that timm lacks, or a stride or option that the backbone does not take.
     """
     if name not in timm.list_models():
-        raise StageError(f"timm has no backbone {name!r}; measured here: {', '.join(CANDIDATES)}")
-    stride = {} if output_stride == 32 else {"output_stride": output_stride}
+        raise StageError(f"timm has no backbone {name!r}; for example {', '.join(CANDIDATES)}")
+    extra = {**(options or {}), **({} if output_stride == 32 else {"output_stride": output_stride})}
     try:
-        backbone = timm.create_model(name, pretrained=False, in_chans=1, num_classes=0, global_pool="", **stride)
+        backbone = timm.create_model(name, pretrained=False, in_chans=1, num_classes=0, global_pool="", **extra)
     except (AssertionError, NotImplementedError, TypeError) as error:
-        raise StageError(f"{name} cannot have output_stride {output_stride}; use 32, or a ResNet or RegNet") from error
+        raise StageError(f"{name} does not take {extra} ({error}); leave it out, or choose a ResNet") from error
     student = Student(backbone, classes, drop=drop)
     if pretrained is not None:
         _start_from(student, build(f"timm:{name}", classes, 1, pretrained))

@@ -16,7 +16,7 @@ from edgecxr.export.distillation import DistillSettings, distill
 from edgecxr.export.outputs import Artefact
 from edgecxr.export.precisions import quantize_student
 from edgecxr.export.stages import Stage, code_of
-from edgecxr.export.student import build_student
+from edgecxr.export.student import Student, build_student
 from edgecxr.runtimes.graph import GraphSession
 from edgecxr.scores import columns
 from edgecxr.teachers.ensemble import negative_log_likelihood
@@ -75,6 +75,7 @@ def _distilled(bench: Bench, fused: NDArray[np.float32], name: str) -> Path:
     recipe = bench.recipe
     inputs = {
         "architecture": name,
+        "options": recipe.student.model_dump(mode="json")["options"],
         "settings": recipe.student.distillation.model_dump(mode="json"),
         "preprocess": recipe.preprocess.model_dump(mode="json"),
         **bench.labels,
@@ -87,7 +88,7 @@ def _distill(bench: Bench, fused: NDArray[np.float32], name: str, place: Path) -
     settings = seeded(bench, bench.recipe.student.distillation, name)
     torch.manual_seed(settings.seed)
     try:
-        student = build_student(name, len(bench.classes))
+        student = _built(bench, name)
     except ValueError as error:
         raise StageError(f"student: {error}") from error
     with bench.watch(f"distill {name}") as progress:
@@ -96,11 +97,15 @@ def _distill(bench: Bench, fused: NDArray[np.float32], name: str, place: Path) -
     write_weights(place / WEIGHTS, student.state_dict())
 
 
+def _built(bench: Bench, name: str) -> Student:
+    return build_student(name, len(bench.classes), options=bench.recipe.student.options)
+
+
 def _exported(bench: Bench, name: str, distilled: Path) -> Path:
     """Stage `onnx-<name>`: the FP32 graph of a distilled candidate."""
 
     def run(place: Path) -> None:
-        student = build_student(name, len(bench.classes))
+        student = _built(bench, name)
         student.load_state_dict(read_weights(distilled / WEIGHTS, ()))
         model = to_onnx.to_onnx(student.eval(), bench.recipe.preprocess.size, classes=bench.classes)
         lint.lint(model, "fp32")
