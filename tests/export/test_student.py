@@ -49,7 +49,7 @@ def test_asking_for_the_map_shape_leaves_training_mode_and_statistics_alone() ->
 def test_unknown_backbones_and_impossible_strides_are_refused() -> None:
     with pytest.raises(StageError, match="timm has no backbone 'resnet11'; for example regnetx_002"):
         build_student("resnet11", 3)
-    with pytest.raises(StageError, match="does not take .*output_stride"):
+    with pytest.raises(StageError, match=r"does not take .*output_stride"):
         build_student("vgg11_bn", 3, output_stride=16)
     with pytest.raises(StageError, match="at least 1 class, got 0"):
         build_student("resnet10t", 0)
