@@ -37,12 +37,12 @@ teachers:
   - {name: own, kind: factory, factory: "own:network", size: 32, classes: [pneumonia, _, normal, covid]}
 student:
   architecture: resnet10t
-  distillation: {epochs: 1, batch: 16, average: 0, autocast: "off"}
+  distillation: {epochs: 10, batch: 16, learning_rate: 0.003, average: 0, autocast: "off"}
 quantize:
   methods: [minmax]
   calibration_films: 16
   qat: never
-  qat_training: {epochs: 1, batch: 16, average: 0, learning_rate: 0.0001, autocast: "off"}
+  qat_training: {epochs: 1, batch: 16, average: 0, learning_rate: 0.00001, autocast: "off"}
 gate: &wide
   {auroc: 0.9, sensitivity: 0.99, specificity: 0.99, flip_rate: 0.99, ece: 0.9, cam_correlation: 0.01,
    cam_pointing: 0.01, refusal_flips: 0.99, minimum_films: 2, accept_inconclusive: true}
