@@ -48,7 +48,7 @@ def pack(
     for name, model in models.items():
         lint(model, name, spec)
     count, size, tolerance = recipe.golden.frames, recipe.golden.size, recipe.quantize.tolerance
-    golden = make_golden(spec, {"fp32": fp32.artefact.model, **models}, count=count, size=size, room=1.5 * tolerance)
+    golden = make_golden(spec, {"fp32": fp32.artefact.model, **models}, count=count, size=size)
     return write_bundle(
         path,
         model=spec,
