@@ -71,7 +71,7 @@ class DatasetError(EdgeCxrError):
     def __init__(self, problems: Sequence[str]) -> None:
         shown = "\n".join(f"  {problem}" for problem in problems[:SHOWN])
         more = f"\n  … and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        super().__init__(f"{len(problems)} problem(s) in the data set; nothing was trained:\n{shown}{more}")
+        super().__init__(f"{len(problems)} problem(s) in the data set:\n{shown}{more}")
         self.problems = tuple(problems)
 
 
