@@ -8,7 +8,7 @@ from edgecxr.errors import EngineError
 from edgecxr.runtimes.engine import Engine
 from edgecxr.spec import ModelSpec, Precision
 
-__all__ = ["ENGINES", "PRECISIONS", "EngineStatus", "available", "engine_class", "open_engine"]
+__all__ = ["ENGINES", "PRECISIONS", "EngineStatus", "available", "choice_problem", "engine_class", "open_engine"]
 
 ENGINES = {  # the preferred one first: name -> module, class, what to install
     "openvino": ("edgecxr.runtimes.ov", "OpenVinoCpu", "openvino"),
@@ -29,9 +29,28 @@ def engine_class(name: str) -> type[Engine]:
     """The class of an engine, by name ("openvino") or family ("openvino-cpu"). Raises EngineError."""
     entry = ENGINES.get(name.removesuffix("-cpu"))
     if entry is None:
-        raise EngineError(f"unknown engine {name!r}; choose auto, {' or '.join(ENGINES)}")
+        raise EngineError(_unknown_engine(name))
     found: type[Engine] = getattr(importlib.import_module(entry[0]), entry[1])
     return found
+
+
+def _unknown_engine(name: str) -> str:
+    return f"unknown engine {name!r}; choose auto, {' or '.join(ENGINES)}"
+
+
+def choice_problem(bundle: Bundle, engine: str, precision: str, point: str | None) -> str | None:
+    """What is wrong with a choice on any machine, with the names there are; None when each name exists.
+
+    `point` None is no choice. A bundle without operating points is no wrong choice: opening it says what it lacks.
+    """
+    if engine != "auto" and engine.removesuffix("-cpu") not in ENGINES:
+        return _unknown_engine(engine)
+    if precision not in ("auto", *PRECISIONS):
+        return f"unknown precision {precision!r}; choose auto, {', '.join(PRECISIONS)}"
+    points = list(dict.fromkeys(entry.name for entry in bundle.spec.operating_points))
+    if point is not None and points and point not in points:
+        return f"unknown operating point {point!r}; the bundle has {', '.join(points)}"
+    return None
 
 
 def available() -> list[EngineStatus]:
@@ -59,9 +78,9 @@ def open_engine(
     With `auto` each engine and precision that was passed over is in the returned engine's `passed_over`, with its
     reason. `point=None` asks for no thresholds (measuring only). Raises EngineError when none is left.
     """
+    if problem := choice_problem(bundle, engine, precision, point):
+        raise EngineError(problem)
     families = {name: engine_class(name) for name in (ENGINES if engine == "auto" else (engine,))}
-    if precision not in ("auto", *PRECISIONS):
-        raise EngineError(f"unknown precision {precision!r}; choose auto, {', '.join(PRECISIONS)}")
     passed_over: list[tuple[str, str]] = []
     for name, family in families.items():
         for candidate in (item for item in PRECISIONS if precision in ("auto", item)):

@@ -15,7 +15,7 @@ import numpy as np
 from edgecxr import kernels
 from edgecxr.bundle import Bundle, default_bundle_path
 from edgecxr.decision import FindingResult, decide
-from edgecxr.errors import EdgeCxrError, Refusal, RefusalReason
+from edgecxr.errors import EdgeCxrError, EngineError, Refusal, RefusalReason
 from edgecxr.radiograph import Radiograph
 from edgecxr.read import find_files, read_radiograph
 from edgecxr.runtimes.engine import Output
@@ -42,16 +42,16 @@ class Screener:
         bundle: Bundle | str | Path | None = None,
         engine: str = "auto",
         precision: str = "auto",
-        point: str = "screening",
+        point: str | None = None,
         *,
         threads: int = 0,
     ) -> None:
-        """`bundle` None is the model shipped with the package; `point` names the operating point to decide at."""
+        """`bundle` None is the model shipped with the package; `point` None is the bundle's first operating point."""
         if not isinstance(bundle, Bundle):
             bundle = Bundle.open(default_bundle_path() if bundle is None else bundle)
         self.bundle = bundle
-        self.point = point
-        self.engine = open_engine(bundle, engine, precision, point=point, threads=threads)
+        self.point = _first_point(bundle) if point is None else point
+        self.engine = open_engine(bundle, engine, precision, point=self.point, threads=threads)
         self._gate = bundle.gate(self.engine.precision)
         self._origin: dict[str, Any] = {
             "engine": self.engine.family,
@@ -79,12 +79,16 @@ class Screener:
         are in memory. A fault of our own in one film is logged with its traceback and recorded as a refusal
         (`unreadable`, "internal error"), and the folder goes on; EngineError and KernelError stop everything.
         """
+        paths = [paths] if isinstance(paths, (str, Path)) else paths
+        return self.screen_files(find_files(Path(path) for path in paths), workers)
+
+    def screen_files(self, files: Iterable[Path], workers: int = 0) -> Iterator[Screening]:
+        """Screen exactly these files, as `screen_folder` does; no folder is entered, a folder is refused by name."""
         if workers < 0:
             raise ValueError(f"workers is {workers}; wanted 0 (one per core, 4 at most) or more")
-        paths = [paths] if isinstance(paths, (str, Path)) else paths
-        return self._screen_files(find_files(Path(path) for path in paths), workers or min(4, os.cpu_count() or 1))
+        return self._ahead(files, workers or min(4, os.cpu_count() or 1))
 
-    def _screen_files(self, files: Iterator[Path], workers: int) -> Iterator[Screening]:
+    def _ahead(self, files: Iterable[Path], workers: int) -> Iterator[Screening]:
         waiting: deque[tuple[Path, Future[tuple[Radiograph | Refusal, Milliseconds]]]] = deque()
         pool = ThreadPoolExecutor(workers, thread_name_prefix="edgecxr-read")
         try:
@@ -155,6 +159,13 @@ class Screener:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _first_point(bundle: Bundle) -> str:
+    points = bundle.spec.operating_points
+    if not points:
+        raise EngineError(f"{bundle.spec.name} has no operating point: nothing can be decided; build it with one")
+    return points[0].name
 
 
 def _read(file: str | Path) -> tuple[Radiograph | Refusal, Milliseconds]:

@@ -40,7 +40,7 @@ def evaluate(
     dataset = load_dataset(data, labels=labels, heads=heads)
     if wanted:
         dataset = dataset.select(wanted)
-    with open_engine(opened, engine, precision) as running:
+    with open_engine(opened, engine, precision, point=None) as running:
         outputs, refused = _run(running, _labelled(dataset, heads), quiet=as_json)
         figures = _figures(opened, running, outputs, heads)
     if as_json:

@@ -51,7 +51,7 @@ def golden_rows(bundle: "Bundle", *, quiet: bool) -> list[dict[str, Any]]:
         for engine, precision in pairs:
             row: dict[str, Any] = {"engine": engine, "precision": precision, "passed": True, "reason": ""}
             try:
-                open_engine(bundle, engine=engine, precision=precision).close()
+                open_engine(bundle, engine=engine, precision=precision, point=None).close()
             except EngineError as error:
                 row.update(passed=False, reason=str(error))
             rows.append(row)

@@ -78,7 +78,7 @@ def test_when_none_is_left_each_reason_is_named(tiny_build: Any, tmp_path: Path)
 
 
 def test_a_point_that_was_never_derived_is_refused(tiny_bundle: Path) -> None:
-    with pytest.raises(EngineError, match="no 'triage' threshold of covid, pneumonia"):
+    with pytest.raises(EngineError, match="unknown operating point 'triage'; the bundle has screening"):
         open_engine(Bundle.open(tiny_bundle), "openvino", "int8", point="triage")
 
 

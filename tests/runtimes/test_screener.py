@@ -18,8 +18,10 @@ import pytest
 from edgecxr import kernels
 from edgecxr.bundle import Bundle
 from edgecxr.errors import BundleError, EngineError, RefusalReason
+from edgecxr.export.pack import verify
 from edgecxr.phantom import FINDINGS, chest, other, write_dicom
 from edgecxr.radiograph import Radiograph
+from edgecxr.read import find_files
 from edgecxr.runtimes.screener import Screener
 from edgecxr.scores import probabilities
 
@@ -127,7 +129,7 @@ def test_reading_runs_only_a_little_ahead(screener: Screener, tmp_path: Path) ->
         shutil.copy(tmp_path / "0.dcm", tmp_path / f"{index}.dcm")
     taken: list[Path] = []
     counted = (taken.append(path) or path for path in sorted(tmp_path.iterdir()))  # type: ignore[func-returns-value]
-    results = screener._screen_files(counted, workers=2)
+    results = screener.screen_files(counted, workers=2)
     next(results)
     assert len(taken) <= 4  # two workers and two films that wait
     results.close()  # type: ignore[attr-defined]
@@ -176,8 +178,32 @@ def test_threads_may_share_a_screener(screener: Screener, tiny_build: Any) -> No
 def test_a_bundle_without_thresholds_does_not_open(tiny_build: Any, tmp_path: Path) -> None:
     spec = tiny_build.spec.model_copy(update={"operating_points": ()})
     path = tiny_build.write(tmp_path / "bare.cxr", model=spec)
-    with pytest.raises(EngineError, match="no 'screening' threshold of covid, pneumonia"):
+    with pytest.raises(EngineError, match="tiny has no operating point: nothing can be decided"):
         Screener(path)
+
+
+def test_the_point_is_the_first_of_the_bundle_unless_named(tiny_build: Any, tmp_path: Path) -> None:
+    points = tiny_build.spec.operating_points
+    early = tuple(point.model_copy(update={"name": "early"}) for point in points)
+    late = tuple(point.model_copy(update={"name": "late", "threshold": 1.0}) for point in points)
+    spec = tiny_build.spec.model_copy(update={"operating_points": early + late})
+    path = tiny_build.write(tmp_path / "renamed.cxr", model=spec)
+    with Screener(path) as first, Screener(path, point="late") as second:
+        assert (first.point, second.point) == ("early", "late")
+        assert first.screen(tiny_build.films[0]).findings[0].threshold < 1
+        assert {item.threshold for item in second.screen(tiny_build.films[0]).findings} == {1.0}
+    with pytest.raises(EngineError, match="unknown operating point 'screening'; the bundle has early, late"):
+        Screener(path, point="screening")
+    assert verify(path)[1].endswith("reproduces the golden set")
+
+
+def test_a_link_to_the_parent_is_not_entered(screener: Screener, tmp_path: Path) -> None:
+    write_dicom(chest(0, size=128), tmp_path / "0.dcm")
+    (tmp_path / "back").symlink_to(tmp_path, target_is_directory=True)
+    files = list(find_files([tmp_path]))
+    for results in (screener.screen_folder(tmp_path), screener.screen_files(files)):
+        told = [(Path(result.file).name, result.status) for result in results]
+        assert told == [("0.dcm", "ok"), ("back", "refused")]
 
 
 def test_a_model_of_nan_does_not_open(tiny_module: ModuleType, tiny_build: Any, tmp_path: Path) -> None:
