@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -137,47 +137,45 @@ def load_dataset(folder: str | Path, *, labels: str = "labels.csv", heads: Seque
     0 to 4 are given by the hash of the patient, and `notes` says so. Raises DatasetError with every problem found.
     """
     place = Path(folder)
-    rows = _read_rows(place / labels)
-    if lacking := _missing_columns(rows[0], heads):
-        raise DatasetError(lacking)
-    given = "fold" in rows[0]
-    problems = [problem for number, row in _numbered(rows) for problem in _row_problems(place, number, row, heads)]
-    problems += _repeated_files(rows) + _split_patients(rows if given else [])
+    header, rows, problems = _read_rows(place / labels)
+    if lacking := _missing_columns(dict.fromkeys(header, ""), heads):
+        raise DatasetError([*problems, *lacking])
+    given = "fold" in header
+    problems += [problem for number, row in rows.items() for problem in _row_problems(place, number, row, heads)]
+    problems += _repeated_files(rows) + _split_patients(rows if given else {})
     if problems:
         raise DatasetError(problems)
-    films = _films(place, rows, given)
-    if repeated := _same_content(films, heads):
+    films = _films(place, list(rows.values()), given)
+    if repeated := _same_content(dict(zip(rows, films, strict=True)), heads):
         raise DatasetError(repeated)
     notes = () if given else (f"no `fold` column: {FOLDS} folds were given by the hash of the patient",)
     return Dataset(place, films, _digest(films), tuple(heads), notes)
 
 
-def _numbered(rows: Sequence[Row]) -> Iterator[tuple[int, Row]]:
-    """Rows with the number that a spreadsheet shows; the header is row 1."""
-    return enumerate(rows, start=2)
+def _read_rows(path: Path) -> tuple[list[str], dict[int, Row], list[str]]:
+    """The header, every sound row by the number that a spreadsheet shows, and a problem for each row that is not.
 
-
-def _read_rows(path: Path) -> list[Row]:
-    """Every row of the table, each with every column. Raises DatasetError."""
+    Blank lines count and are left out. Raises DatasetError where there is no table.
+    """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            table = [line for line in csv.reader(file, strict=True) if line]
+            table = [(number, line) for number, line in enumerate(csv.reader(file, strict=True), start=1) if line]
     except FileNotFoundError:
         raise DatasetError([f"{path} is not there; a data folder needs a table of its films (docs/data.md)"]) from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError([f"{path} cannot be read as UTF-8 comma-separated text: {error}"]) from error
     if len(table) < 2:
         raise DatasetError([f"{path} has no films; it needs a header and one row for each film"])
-    header, body = table[0], table[1:]
-    problems = [f"column {name!r} stands {n} times in {path.name}" for name, n in Counter(header).items() if n > 1]
-    problems += [
+    (_, header), *body = table
+    if twice := [f"column {name!r} stands {n} times in {path.name}" for name, n in Counter(header).items() if n > 1]:
+        raise DatasetError(twice)
+    rows = {number: dict(zip(header, line, strict=True)) for number, line in body if len(line) == len(header)}
+    problems = [
         f"row {number}: {len(line)} cells, but the header has {len(header)}"
-        for number, line in enumerate(body, start=2)
-        if len(line) != len(header)
+        for number, line in body
+        if number not in rows
     ]
-    if problems:
-        raise DatasetError(problems)
-    return [dict(zip(header, line, strict=True)) for line in body]
+    return header, rows, problems
 
 
 def _missing_columns(row: Row, heads: Sequence[HeadColumns]) -> list[str]:
@@ -224,21 +222,21 @@ def _file_problem(folder: Path, name: str) -> str | None:
     return "the file is empty" if path.stat().st_size == 0 else None
 
 
-def _repeated_files(rows: Sequence[Row]) -> list[str]:
+def _repeated_files(rows: Mapping[int, Row]) -> list[str]:
     """One problem for each row that names a film which an earlier row has named."""
     first: dict[str, int] = {}
     problems = []
-    for number, row in _numbered(rows):
+    for number, row in rows.items():
         earlier = first.setdefault(os.path.normpath(row["file"]), number)
         if earlier != number:
             problems.append(f"row {number} ({row['file']}): the same file as row {earlier}")
     return problems
 
 
-def _split_patients(rows: Sequence[Row]) -> list[str]:
+def _split_patients(rows: Mapping[int, Row]) -> list[str]:
     """One problem for each patient with films in more than one fold."""
     folds: dict[str, dict[str, int]] = {}
-    for number, row in _numbered(rows):
+    for number, row in rows.items():
         folds.setdefault(row["patient"], {}).setdefault(row["fold"], number)
     return [
         f"patient {patient!r} is in folds {', '.join(f'{fold} (row {number})' for fold, number in seen.items())};"
@@ -272,12 +270,12 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _same_content(films: Sequence[Film], heads: Sequence[HeadColumns]) -> list[str]:
+def _same_content(films: Mapping[int, Film], heads: Sequence[HeadColumns]) -> list[str]:
     """One problem for each film whose bytes stand under another name in another fold, or with another label."""
     first: dict[str, Film] = {}
     problems = []
     columns = [name for placed in heads for name in placed.names]
-    for number, film in enumerate(films, start=2):
+    for number, film in films.items():
         earlier = first.setdefault(film.sha256, film)
         where = f"row {number} ({film.values['file']}): the same bytes as {earlier.values['file']}"
         if earlier.fold != film.fold:

@@ -215,3 +215,17 @@ def test_real_films_load(shared_films):
     data = load_dataset(shared_films, heads=[HeadColumns(head=three)])
     assert len(data) == 1729
     assert np.unique(data.targets(three), return_counts=True)[1].tolist() == [605, 124, 500, 500]
+
+
+def test_rows_of_a_wrong_length_hide_nothing_and_blank_lines_count(folder):
+    text = "file,patient,fold\n\na.png,p1\nnowhere.png,p2,0\n\nb.png,p3,0,1\nsub/c.png,p4,x\n"
+    (folder / "labels.csv").write_text(text)
+    with pytest.raises(DatasetError, match="data set") as caught:
+        load_dataset(folder)
+    assert [problem.split(" (")[0].split(":")[0] for problem in caught.value.problems] == [
+        "row 3",
+        "row 6",
+        "row 4",
+        "row 7",
+    ]
+    assert caught.value.problems[0] == "row 3: 2 cells, but the header has 3"
