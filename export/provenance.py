@@ -13,7 +13,7 @@ from edgecxr.export.stages import digest_of
 
 __all__ = ["git_commit", "provenance"]
 
-LIBRARIES = ("numpy", "torch", "torchvision", "timm", "onnx", "onnxruntime", "openvino", "nncf")
+LIBRARIES = ("numpy", "torch", "torchvision", "timm", "onnx", "onnxruntime", "openvino")
 
 
 def provenance(bench: Bench, recipe_text: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
 
-from edgecxr.commands.terminal import ExitCode, print_json
+from edgecxr.commands.terminal import ExitCode, lacking_train, print_json
 from edgecxr.errors import BundleError, EdgeCxrError
 
 __all__ = ["Finding", "doctor", "examine"]
@@ -99,8 +99,9 @@ def _kernels() -> list[Finding]:
 
 
 def _decoders() -> list[Finding]:
-    wanted = {"pydicom": "DICOM headers", "imagecodecs": "JPEG, JPEG-LS, JPEG 2000, PNG, TIFF", "pylibjpeg-rle": "RLE"}
-    return [_package(name, f"decodes {what}", "fault") for name, what in wanted.items()]
+    wanted = {"pydicom": "DICOM headers", "imagecodecs": "JPEG, JPEG-LS, JPEG 2000, RLE, PNG, TIFF"}
+    decoders = [_package(name, f"decodes {what}", "fault") for name, what in wanted.items()]
+    return [*decoders, _package("pylibjpeg-rle", "writes RLE phantoms", "absent")]
 
 
 def _package(name: str, what: str, lacking: State) -> Finding:
@@ -142,15 +143,13 @@ def _golden(row: dict[str, Any]) -> tuple[State, str]:
 
 
 def _extras() -> list[Finding]:
-    lacking = [name for name in ("torch", "torchvision", "timm", "onnx", "nncf") if find_spec(name) is None]
-    if lacking:
+    if lacking := lacking_train():
         train = Finding(
             "extra train", "absent", f'no {", ".join(lacking)}; to build bundles: pip install "edgecxr[train]"'
         )
     else:
-        train = Finding(
-            "extra train", "ok", f"torch {version('torch')}, timm {version('timm')}, nncf {version('nncf')}"
-        )
+        found = ", ".join(f"{name} {version(name)}" for name in ("torch", "timm", "onnx"))
+        train = Finding("extra train", "ok", found)
     if find_spec("tensorrt_rtx_bindings") is None:
         return [train, Finding("TensorRT-RTX", "absent", 'to check builds for it: pip install "edgecxr[tensorrt]"')]
     detail = f"{version('tensorrt_rtx_cu13_bindings')}: parser and builder (they need no GPU)"

@@ -14,7 +14,17 @@ import typer
 
 from edgecxr.errors import BundleError, DatasetError, EdgeCxrError, EngineError, RecipeError
 
-__all__ = ["ExitCode", "guarded", "note", "print_json", "progress", "require_train"]
+__all__ = ["ExitCode", "guarded", "lacking_train", "note", "print_json", "progress", "require_train"]
+
+# The modules that a build imports, each with the name of its package.
+TRAIN = {
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "timm": "timm",
+    "onnx": "onnx",
+    "onnxconverter_common": "onnxconverter-common",
+    "onnxscript": "onnxscript",
+}
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -67,10 +77,14 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
 
 
+def lacking_train() -> list[str]:
+    """Packages of the `train` extra that a build imports and that are not installed."""
+    return [package for module, package in TRAIN.items() if find_spec(module) is None]
+
+
 def require_train() -> None:
     """Raises EngineError with the command to type when the `train` extra is not installed."""
-    lacking = [name for name in ("torch", "timm", "onnx") if find_spec(name) is None]
-    if lacking:
+    if lacking := lacking_train():
         raise EngineError(f'building needs {", ".join(lacking)}: pip install "edgecxr[train]"')
 
 
