@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
+import yaml
 
+from edgecxr.commands.choices import check_choices
 from edgecxr.commands.terminal import ExitCode, note, print_json, progress
 from edgecxr.errors import DatasetError, Refusal
 
@@ -20,7 +22,10 @@ __all__ = ["evaluate"]
 def evaluate(
     data: Annotated[Path, typer.Option(help="Folder of films with labels.csv.", show_default=False)],
     bundle: Annotated[Path | None, typer.Argument(help="The bundle.  [default: the one shipped]")] = None,
-    folds: Annotated[str, typer.Option(help="Folds to evaluate on, such as 4 or 3,4.  [default: all]")] = "",
+    folds: Annotated[
+        str,
+        typer.Option(help="Folds to evaluate on, such as 4 or 3,4.  [default: all; of its own data the test folds]"),
+    ] = "",
     labels: Annotated[str, typer.Option(help="The table in the folder.")] = "labels.csv",
     engine: Annotated[str, typer.Option(help="auto, openvino or onnxruntime.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, int8, fp16 or fp32.")] = "auto",
@@ -36,15 +41,19 @@ def evaluate(
 
     wanted = _numbers(folds) if folds else []
     opened = Bundle.open(bundle or default_bundle_path())
+    check_choices(opened, engine, precision)
     heads = _placed_heads(opened)
     dataset = load_dataset(data, labels=labels, heads=heads)
+    wanted = wanted or _test_folds(opened, dataset)
     if wanted:
+        _warn_of_seen(opened, dataset, wanted)
         dataset = dataset.select(wanted)
     with open_engine(opened, engine, precision, point=None) as running:
         outputs, refused = _run(running, _labelled(dataset, heads), quiet=as_json)
         figures = _figures(opened, running, outputs, heads)
     if as_json:
-        print_json({"bundle": opened.digest, "engine": running.family, "refused": refused, **figures})
+        used = sorted({film.fold for film in dataset.films})
+        print_json({"bundle": opened.digest, "engine": running.family, "folds": used, "refused": refused, **figures})
     else:
         _print(figures, refused)
     if refused:
@@ -56,6 +65,35 @@ def _numbers(folds: str) -> list[int]:
     if not all(part.strip().isdigit() for part in parts):
         raise typer.BadParameter(f"{folds!r} is not a list of folds such as 4 or 3,4", param_hint="--folds")
     return [int(part) for part in parts]
+
+
+def _built_folds(bundle: "Bundle", dataset: "Dataset") -> dict[str, list[int]]:
+    """Folds by purpose (train, validate, test) when the bundle was built on exactly this data, else none."""
+    origin = bundle.manifest.provenance
+    if origin.get("data_digest") != dataset.digest:
+        return {}
+    try:
+        folds = yaml.safe_load(str(origin.get("recipe_text", "")))["data"]["folds"]
+        return {purpose: [int(fold) for fold in folds[purpose]] for purpose in ("train", "validate", "test")}
+    except (yaml.YAMLError, KeyError, TypeError, ValueError):
+        return {}
+
+
+def _test_folds(bundle: "Bundle", dataset: "Dataset") -> list[int]:
+    """The folds to take when none is named: those that the build kept for testing; none for other data: all."""
+    test = _built_folds(bundle, dataset).get("test", [])
+    if test:
+        told = ", ".join(map(str, test))
+        note(f"the bundle was built on this data: evaluating on fold {told}, which its recipe kept for testing")
+    return test
+
+
+def _warn_of_seen(bundle: "Bundle", dataset: "Dataset", wanted: list[int]) -> None:
+    """A note for folds whose films the build has learned from."""
+    built = _built_folds(bundle, dataset)
+    for purpose in ("train", "validate"):
+        if seen := sorted(set(wanted) & set(built.get(purpose, ()))):
+            note(f"warning: fold {', '.join(map(str, seen))} served to {purpose} this bundle; its figures are too good")
 
 
 def _placed_heads(bundle: "Bundle") -> tuple["HeadColumns", ...]:

@@ -10,12 +10,13 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgecxr.commands.choices import check_choices, check_inputs, check_page, make_folder, misuse, writing
 from edgecxr.commands.terminal import ExitCode, note, print_json, progress
 
 if TYPE_CHECKING:
     from edgecxr.runtimes.screener import Screener, Screening
 
-__all__ = ["counts", "screen"]
+__all__ = ["counts", "ending", "screen"]
 
 
 def screen(
@@ -33,30 +34,35 @@ def screen(
     ] = None,
     engine: Annotated[str, typer.Option(help="auto, openvino or onnxruntime.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, int8, fp16 or fp32.")] = "auto",
-    point: Annotated[str, typer.Option(help="The operating point to decide at.")] = "screening",
+    point: Annotated[
+        str | None, typer.Option(help="The operating point to decide at.  [default: the bundle's first]")
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Films read at the same time; 0 is one per core.")] = 0,
 ) -> None:
     """Screen films and folders; each film is decided on, or refused with a reason.
 
-    Ends with 1 when some films were refused.
+    Ends with 1 when some films were refused, with 70 when one of them was by a fault of ours.
 
     Example: `edgecxr screen films/ --jsonl results.jsonl --html report.html`
     """
-    from edgecxr.read import find_files
+    from edgecxr.bundle import Bundle, default_bundle_path
     from edgecxr.runtimes.screener import Screener
 
-    files = list(find_files(paths))
-    if not files:
-        note(f"edgecxr: no file in {', '.join(map(str, paths))}; give films or folders of films")
-        raise typer.Exit(ExitCode.MISUSE)
+    files = _files(paths)
+    opened = Bundle.open(bundle or default_bundle_path())
+    check_choices(opened, engine, precision, point)
+    _check_targets(html, heatmaps)
     quiet = as_json or jsonl == Path("-")
     with ExitStack() as stack:
-        screener = stack.enter_context(Screener(bundle, engine=engine, precision=precision, point=point))
+        screener = stack.enter_context(Screener(opened, engine=engine, precision=precision, point=point))
         stream = stack.enter_context(_stream(jsonl)) if jsonl else None
         step = stack.enter_context(progress("screening", len(files), quiet=quiet))
         results = []
-        for result in screener.screen_folder(files, workers=workers):
-            _tell(result, stream, quiet)
+        for result in screener.screen_files(files, workers=workers):
+            with writing(jsonl) if jsonl else nullcontext():
+                _tell(result, stream)
+            if not quiet:
+                print(_line(result))
             results.append(result)
             step(Path(result.file).name)
         _afterwards(screener, results, html, heatmaps)
@@ -64,21 +70,50 @@ def screen(
         print_json({"films": len(results), **counts(results), "results": [result.to_json() for result in results]})
     elif not quiet:
         _summary(screener, results)
-    if any(result.status == "refused" for result in results):
-        raise typer.Exit(ExitCode.SOME_REFUSED)
+    if code := ending(results):
+        raise typer.Exit(code)
+
+
+def ending(results: Sequence["Screening"]) -> ExitCode:
+    """What the verb ends with: a fault of ours outweighs films that were refused."""
+    faults = [result for result in results if result.detail.startswith("internal error")]
+    if faults:
+        note(f"edgecxr: a fault of ours on {len(faults)} of {len(results)} films; please report the stack trace above")
+        return ExitCode.FAULT
+    return ExitCode.SOME_REFUSED if any(result.status == "refused" for result in results) else ExitCode.DONE
+
+
+def _files(paths: list[Path]) -> list[Path]:
+    """Every file to screen; ends when a named path is not there or nothing is in the folders."""
+    from edgecxr.read import find_files
+
+    check_inputs(paths)
+    files = list(find_files(paths))
+    if not files:
+        misuse(f"no file in {', '.join(map(str, paths))}; give films or folders of films")
+    return files
+
+
+def _check_targets(html: Path | None, heatmaps: Path | None) -> None:
+    """End before films are screened when what is written after them cannot be."""
+    if html is not None:
+        check_page(html)
+    if heatmaps is not None:
+        make_folder(heatmaps)
 
 
 def _stream(path: Path) -> Any:
-    return nullcontext(sys.stdout) if path == Path("-") else path.open("w", encoding="utf-8")
+    if path == Path("-"):
+        return nullcontext(sys.stdout)
+    with writing(path):
+        return path.open("w", encoding="utf-8")
 
 
-def _tell(result: "Screening", stream: IO[str] | None, quiet: bool) -> None:
-    """One film, as it is done: a JSON line to the stream, and a line for a person unless output is for machines."""
+def _tell(result: "Screening", stream: IO[str] | None) -> None:
+    """One film, as it is done: a JSON line to the stream."""
     if stream is not None:
         stream.write(json.dumps(result.to_json(), ensure_ascii=False, allow_nan=False) + "\n")
         stream.flush()
-    if not quiet:
-        print(_line(result))
 
 
 def _line(result: "Screening") -> str:
@@ -110,18 +145,20 @@ def _summary(screener: "Screener", results: Sequence["Screening"]) -> None:
 def _afterwards(screener: "Screener", results: Sequence["Screening"], html: Path | None, heatmaps: Path | None) -> None:
     """What is written when all films are done: pictures and page."""
     if heatmaps is not None:
-        _write_pictures(screener, results, heatmaps)
+        with writing(heatmaps):
+            _write_pictures(screener, results, heatmaps)
     if html is not None:
         from edgecxr.report import write_report
 
-        write_report(
-            html,
-            title="Screening",
-            screenings=results,
-            evaluation=screener.bundle.evaluation(),
-            engines=[screener.engine.describe()],
-            manifest=screener.bundle.manifest,
-        )
+        with writing(html):
+            write_report(
+                html,
+                title="Screening",
+                screenings=results,
+                evaluation=screener.bundle.evaluation(),
+                engines=[screener.engine.describe()],
+                manifest=screener.bundle.manifest,
+            )
         note(f"report: {html.resolve()}")
 
 

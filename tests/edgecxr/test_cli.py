@@ -7,10 +7,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from edgecxr.phantom import chest, write_dicom
+from edgecxr.commands.screen import ending
+from edgecxr.dataset import load_dataset
+from edgecxr.errors import RefusalReason
+from edgecxr.phantom import FINDINGS, chest, write_dicom
+from edgecxr.runtimes.screening import Screening
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 VERBS = ("build", "inspect", "verify", "screen", "evaluate", "doctor", "demo")
@@ -117,7 +122,14 @@ def test_screen_writes_a_report_and_pictures(run: Run, films: Path, tiny_bundle:
     [
         (["screen", "empty"], 2, "no file in empty; give films or folders of films"),
         (["screen"], 2, "Missing argument"),
-        (["screen", ".", "--engine", "tpu"], 3, "unknown engine 'tpu'; choose auto, openvino or onnxruntime"),
+        (["screen", "a.dcm", "typo"], 2, "there is no typo; give films"),
+        (["screen", ".", "--engine", "tpu"], 2, "unknown engine 'tpu'; choose auto, openvino or onnxruntime"),
+        (["screen", ".", "--precision", "int4"], 2, "unknown precision 'int4'; choose auto, int8, fp16, fp32"),
+        (["screen", ".", "--point", "late"], 2, "unknown operating point 'late'; the bundle has screening"),
+        (["screen", ".", "--jsonl", "absent/a.jsonl"], 2, "cannot write absent/a.jsonl: No such file"),
+        (["screen", ".", "--html", "empty"], 2, "cannot write empty: Is a directory"),
+        (["screen", ".", "--heatmaps", "a.dcm"], 2, "cannot write a.dcm: File exists"),
+        (["evaluate", "--data", ".", "--engine", "tpu"], 2, "unknown engine 'tpu'"),
         (["inspect", "absent.cxr"], 2, "absent.cxr: cannot be read"),
         (["verify", "text.cxr"], 2, "text.cxr: not a whole bundle"),
         (["evaluate", "--data", "."], 2, "labels.csv is not there"),
@@ -138,6 +150,47 @@ def test_misuse_is_a_sentence_and_a_code(
     assert sentence in " ".join((done.stderr + done.stdout).split())
     assert done.returncode == code
     assert "Traceback" not in done.stderr
+    assert "a.dcm  " not in done.stdout  # nothing was screened
+
+
+def test_screen_enters_no_linked_folder(run: Run, tiny_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    write_dicom(chest(1, "normal", 128), tmp_path / "films" / "a.dcm")
+    (tmp_path / "films" / "back").symlink_to(tmp_path / "films", target_is_directory=True)
+    rows = run("screen", "films", "--bundle", tiny_bundle, "--jsonl", "-").stdout.splitlines()
+    assert [Path(json.loads(row)["file"]).name for row in rows] == ["a.dcm", "back"]
+
+
+def test_a_fault_of_ours_outweighs_refused_films(capsys: pytest.CaptureFixture[str]) -> None:
+    cut = Screening("a", "refused", "e", "int8", "numpy", "0", RefusalReason.TRUNCATED, "cut short")
+    fault = Screening("b", "refused", "e", "int8", "numpy", "0", RefusalReason.UNREADABLE, "internal error: KeyError")
+    assert (ending([]), ending([cut]), ending([cut, fault])) == (0, 1, 70)
+    assert "a fault of ours on 1 of 2 films" in capsys.readouterr().err
+
+
+def test_evaluate_takes_the_test_folds_of_the_data_it_was_built_on(run: Run, tiny_build: Any, tmp_path: Path) -> None:
+    rows = ["file,patient,fold,label"]
+    for number in range(18):
+        finding = FINDINGS[number % 3]
+        write_dicom(chest(number, finding, 128), tmp_path / f"{number}.dcm")
+        rows.append(f"{number}.dcm,p{number},{number // 6},{finding}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
+    origin = {
+        "data_digest": load_dataset(tmp_path).digest,
+        "recipe_text": "data: {folds: {train: [0], validate: [1], test: [2]}}",
+    }
+    own = tiny_build.write(tmp_path / "own.cxr", provenance=origin)
+    done = run("evaluate", own, "--data", ".", "--json")
+    told = json.loads(done.stdout)
+    assert (told["folds"], told["films"]) == ([2], 6)
+    assert "evaluating on fold 2, which its recipe kept for testing" in done.stderr
+    done = run("evaluate", own, "--data", ".", "--json", "--folds", "0,2")
+    assert json.loads(done.stdout)["folds"] == [0, 2]
+    assert "warning: fold 0 served to train this bundle" in done.stderr
+    other = tiny_build.write(tmp_path / "other.cxr")
+    done = run("evaluate", other, "--data", ".", "--json")
+    assert json.loads(done.stdout)["folds"] == [0, 1, 2]
+    assert "warning" not in done.stderr
 
 
 def test_inspect_and_verify(run: Run, tiny_bundle: Path) -> None:

@@ -1,0 +1,66 @@
+"""What a user chose, checked before any film is read: each wrong choice is one sentence and `ExitCode.MISUSE`."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from os.path import exists
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+
+from edgecxr.commands.terminal import ExitCode, note
+
+if TYPE_CHECKING:
+    from edgecxr.bundle import Bundle
+
+__all__ = ["check_choices", "check_inputs", "check_page", "make_folder", "misuse", "writing"]
+
+
+def misuse(sentence: str) -> NoReturn:
+    """End with a sentence on standard error."""
+    note(f"edgecxr: {sentence}")
+    raise typer.Exit(ExitCode.MISUSE)
+
+
+def check_choices(bundle: "Bundle", engine: str, precision: str, point: str | None = None) -> None:
+    """End when no engine, precision or operating point has the name given."""
+    from edgecxr.runtimes.registry import choice_problem
+
+    if problem := choice_problem(bundle, engine, precision, point):
+        misuse(problem)
+
+
+def check_inputs(paths: Iterable[Path]) -> None:
+    """End when a path that the user named does not exist."""
+    absent = [str(path) for path in paths if not exists(path)]
+    if absent:
+        misuse(f"there is no {', no '.join(absent)}; give films or folders of films that exist")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """End when the operating system refuses to write `path`; a reader that has gone is not misuse."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        misuse(f"cannot write {path}: {error.strerror or error}; name a place that can be written")
+
+
+def check_page(path: Path) -> None:
+    """End when a file cannot be written; what it holds is kept, and none is left where none was."""
+    there = path.exists()
+    with writing(path):
+        path.open("ab").close()
+        if not there:
+            path.unlink()
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for files, or end when it cannot be made or nothing can be written in it."""
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".edgecxr-probe"
+        probe.touch()
+        probe.unlink()
