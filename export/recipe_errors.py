@@ -67,14 +67,44 @@ def _child(node: yaml.Node | None, part: str | int) -> tuple[yaml.Node | None, y
 
 def sentences(error: ValidationError, model: type[BaseModel], tree: yaml.Node | None, name: str) -> list[str]:
     """One sentence per problem, in the order of the lines: ``"<file>:<line>: <what was got, what was wanted>"``."""
-    found = {(line_of(tree, problem["loc"]), _sentence(problem, model, tree)) for problem in error.errors()}
+    found = set()
+    for problem in error.errors():
+        location, models = _untagged(problem, model)
+        found.add((line_of(tree, location), _sentence({**problem, "loc": location}, models, tree)))
     return [f"{name}:{line}: {text}" for line, text in sorted(found)]
 
 
-def _sentence(problem: Mapping[str, Any], model: type[BaseModel], tree: yaml.Node | None) -> str:
+def _untagged(problem: Mapping[str, Any], model: type[BaseModel]) -> tuple[Location, list[type[BaseModel]]]:
+    """The problem's location without the tags of unions, and the models that may stand where it ends.
+
+    Several where a union is not decided. Some tags (`onnx`) are also the name of a field.
+    """
+    location: Location = problem["loc"]
+    kept: list[str | int] = []
+    options: list[Any] = [model]
+    for number, part in enumerate(location):
+        key = number == len(location) - 1 and problem["type"] == "extra_forbidden"
+        tagged = [option for option in options if isinstance(part, str) and _has_tag(option, part)]
+        below = [deeper for option in options for deeper in _below(option, part)]
+        if not key and len(options) > 1 and tagged:
+            options = tagged
+        elif key or below or len(options) == 1 or isinstance(part, int):
+            kept.append(part)
+            options = below or options
+    return kept, [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
+
+
+def _has_tag(option: Any, tag: str) -> bool:
+    """Whether `tag` is the only value of one of the model's fields."""
+    if not (isinstance(option, type) and issubclass(option, BaseModel)):
+        return False
+    return any(typing.get_args(field.annotation) == (tag,) for field in option.model_fields.values())
+
+
+def _sentence(problem: Mapping[str, Any], models: list[type[BaseModel]], tree: yaml.Node | None) -> str:
     location: Location = problem["loc"]
     if problem["type"] == "extra_forbidden":
-        return _unknown_key(str(location[-1]), location[:-1], model, tree)
+        return _unknown_key(str(location[-1]), location[:-1], models, tree)
     where = _name(location, tree)
     if problem["type"] == "missing":
         return f"{_name(location[:-1], tree) or 'the recipe'} lacks {str(location[-1])!r}"
@@ -84,8 +114,8 @@ def _sentence(problem: Mapping[str, Any], model: type[BaseModel], tree: yaml.Nod
     return f"{where}: got {problem['input']!r}, wanted {wanted.removeprefix('Input should ').removeprefix('be ')}"
 
 
-def _unknown_key(key: str, parent: Location, model: type[BaseModel], tree: yaml.Node | None) -> str:
-    valid = sorted({field for found in _models(model, parent) for field in found.model_fields})
+def _unknown_key(key: str, parent: Location, models: list[type[BaseModel]], tree: yaml.Node | None) -> str:
+    valid = sorted({field for found in models for field in found.model_fields})
     close = difflib.get_close_matches(key, valid, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"valid keys are {', '.join(valid)}"
     return f"unknown key {key!r} in {_name(parent, tree) or 'the recipe'}; {hint}"
@@ -102,15 +132,6 @@ def _name(location: Location, tree: yaml.Node | None) -> str:
             continue
         name += f"[{part}]" if isinstance(part, int) else f".{part}"
     return name.lstrip(".")
-
-
-def _models(annotation: Any, location: Location) -> list[type[BaseModel]]:
-    """The models that may stand at `location` below `annotation`: several where a union is not decided."""
-    options = _options(annotation)
-    for part in location:
-        below = [deeper for option in options for deeper in _below(option, part)]
-        options = below or options  # a union tag leads nowhere: stay
-    return [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
 
 
 def _options(annotation: Any) -> list[Any]:
