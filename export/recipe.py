@@ -5,10 +5,11 @@ Teachers, fusion weights, temperatures, thresholds and the refusal gate see the 
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import Discriminator, Field, PrivateAttr, Tag, ValidationError, model_validator
 
 from edgecxr.dataset import HeadColumns
 from edgecxr.decision import OperatingRule
@@ -73,6 +74,20 @@ class Data(Strict):
     labels: str = "labels.csv"
     folds: Folds
     phantom: PhantomFilms | None = None
+    _unset: str = PrivateAttr("")  # the variable in `folder` that was not set
+
+    @property
+    def told(self) -> str:
+        """Which films are used, in words."""
+        if self.folder is not None:
+            return f"films: {self.folder}"
+        return f"films: drawn (phantoms), {self._unset + ' is not set' if self._unset else 'no folder is given'}"
+
+    def placed(self, folder: str | None, unset: str) -> "Data":
+        """The same films of `folder`, or drawn because the variable `unset` is not set."""
+        data = self.model_copy(update={"folder": folder})
+        data._unset = unset
+        return data
 
 
 class Pretrain(Strict):
@@ -265,15 +280,20 @@ def load_recipe(path: str | Path, *, data: str | Path | None = None) -> Recipe:
 
 def _placed(recipe: Recipe, path: Path, data: str | Path | None) -> Recipe:
     """With the folder of films settled: the argument, else the recipe's own, else its phantoms."""
-    folder = str(data) if data is not None else _expanded(recipe.data.folder or "")
-    if not folder and recipe.data.phantom is None:
+    written = recipe.data.folder or ""
+    unset = [name for name in _variables(written) if not os.environ.get(name)] if data is None else []
+    alone = written in (f"${unset[0]}", f"${{{unset[0]}}}") if unset else False
+    folder = str(data) if data is not None else os.path.expanduser(os.path.expandvars(written))
+    if recipe.data.phantom is None and (alone or not folder):
+        raise RecipeError(f"{path}: no films: data.folder is {written!r}; set it, the variable in it, or --data FOLDER")
+    if unset and not alone:
         raise RecipeError(
-            f"{path}: no films: data.folder is {recipe.data.folder!r}; set it, the variable in it, or --data FOLDER"
+            f"{path}: data.folder is {written!r}, but {unset[0]} is not set; set it, or give --data FOLDER"
         )
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"folder": folder or None})})
+    settled = recipe.data.placed(None if unset else folder or None, "".join(unset))
+    return recipe.model_copy(update={"data": settled})
 
 
-def _expanded(text: str) -> str:
-    """`text` with its environment variables, or nothing when one of them is not set."""
-    value = os.path.expanduser(os.path.expandvars(text))
-    return "" if "$" in value else value
+def _variables(text: str) -> list[str]:
+    """Names of the environment variables in `text`: ``$NAME`` and ``${NAME}``."""
+    return [plain or braced for plain, braced in re.findall(r"\$(?:(\w+)|\{([^}]*)\})", text)]

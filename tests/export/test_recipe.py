@@ -137,3 +137,50 @@ def test_a_file_that_is_no_recipe(tmp_path: Path) -> None:
         load_recipe(tmp_path / "absent.yaml")
     with pytest.raises(RecipeError, match=r"a recipe is a mapping of keys .* got list"):
         load_recipe(write(tmp_path, "- a\n- b\n"))
+
+
+FOREIGN = {
+    "onnx": "onnx: a.onnx",
+    "checkpoint": "checkpoint: a.pth, architecture: resnet10t",
+    "factory": "factory: 'mine:make'",
+    "program": "program: a.pt2",
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_wrong_key_of_a_foreign_teacher_is_told_with_the_right_ones(tmp_path: Path, kind: str) -> None:
+    old = '  - {name: b, architecture: "torchvision:resnet18", preprocess: {size: 96}}\n'
+    start = (
+        f"  - name: b\n    kind: {kind}\n    "
+        + FOREIGN[kind].replace(", ", "\n    ")
+        + "\n    classes: [normal, covid]"
+    )
+    line = 17 + start.count("\n") + 3
+    said = problem(tmp_path, old, f"{start}\n    sizee: 96\n")
+    assert said == f"x.yaml:{line}: unknown key 'sizee' in teachers[1]; did you mean 'size'?"
+    said = problem(tmp_path, old, f"{start}\n    xyzzy: 96\n")
+    assert said.startswith(f"x.yaml:{line}: unknown key 'xyzzy' in teachers[1]; valid keys are a")
+    assert kind in said
+    assert problem(tmp_path, old, f"{start}\n    size: 1\n").startswith(
+        f"x.yaml:{line}: teachers[1].size: got 1, wanted"
+    )
+
+
+def test_the_examples_of_teachers_in_the_manual_are_valid(tmp_path: Path) -> None:
+    manual = (Path(__file__).parents[2] / "docs/recipe.md").read_text()
+    examples = [line.strip() for line in manual.splitlines() if line.startswith("    - {name: ")]
+    assert len(examples) == 2
+    head, rest = RIGHT.split("teachers:\n")
+    teachers = "teachers:\n" + "".join(f"  {line}\n" for line in examples)
+    recipe = load_recipe(write(tmp_path, head + teachers + "student:" + rest.split("student:")[1]))
+    assert [member.name for member in recipe.teachers] == ["wide", "ours"]
+
+
+def test_films_are_drawn_only_for_one_variable_that_is_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = load_recipe(write(tmp_path, RIGHT)).data.told
+    assert told == "films: drawn (phantoms), EDGECXR_TEST_FOLDER is not set"
+    for folder in ("$EDGECXR_TEST_FOLDER/films", "/films/${EDGECXR_TEST_FOLDER}"):
+        with pytest.raises(RecipeError, match=r"x\.yaml: data\.folder is .*, but EDGECXR_TEST_FOLDER is not set"):
+            load_recipe(write(tmp_path, RIGHT.replace("$EDGECXR_TEST_FOLDER", folder)))
+    monkeypatch.setenv("EDGECXR_TEST_FOLDER", "/cash$")
+    assert load_recipe(write(tmp_path, RIGHT)).data.told == "films: /cash$"
