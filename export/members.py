@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 from edgecxr.dataset import HeadColumns
 from edgecxr.errors import StageError
 from edgecxr.export.bench import Bench
-from edgecxr.export.recipe import Pretrain, TeacherSource, TrainedMember
+from edgecxr.export.recipe import Pretrain, Recipe, TeacherSource, TrainedMember
 from edgecxr.export.stages import Stage
 from edgecxr.teachers.architecture import Network, build
-from edgecxr.teachers.foreign import Source, load_foreign
+from edgecxr.teachers.foreign import FactorySource, Source, load_foreign
 from edgecxr.teachers.teacher import WEIGHTS, MemberRecord, MemberTeacher, Teacher, write_member
 from edgecxr.teachers.training import TrainSettings, train
 from edgecxr.teachers.weights import read_weights, transfer_weights
 
-__all__ = ["ask_members", "member_stage"]
+__all__ = ["ask_members", "check_files", "file_digests", "member_stage", "pretrained_file"]
 
 LOGITS = "logits.npy"
 
@@ -39,7 +39,7 @@ def member_stage(member: TeacherSource) -> str:
 def _stage(bench: Bench, member: TeacherSource) -> Path:
     if isinstance(member, TrainedMember):
         return _trained(bench, member)
-    inputs = {"member": member.model_dump(mode="json"), "files": _digests(bench, member), **bench.labels}
+    inputs = {"member": member.model_dump(mode="json"), "files": file_digests(member, bench.base), **bench.labels}
 
     def run(place: Path) -> None:
         _ask(bench, load_foreign(member, bench.heads, base=bench.base), place)
@@ -57,7 +57,7 @@ def _trained(bench: Bench, member: TrainedMember) -> Path:
         _ask(bench, MemberTeacher(record, network, device=member.training.device), place)
 
     upstream = ("data", f"pretrain-{member.name}") if before else ("data",)
-    inputs = {"member": member.model_dump(mode="json"), **bench.labels}
+    inputs = {"member": member.model_dump(mode="json"), **bench.labels, **_pretrained_digest(bench, member)}
     return bench.workshop.run(Stage(member_stage(member), run, inputs, upstream, resumable=True))
 
 
@@ -79,7 +79,8 @@ def _pretrain(bench: Bench, member: TrainedMember, plan: Pretrain) -> Path:
     def run(place: Path) -> None:
         _teach(bench, learner, place, plan.heads, folds=plan.folds)
 
-    inputs = {"member": own, "plan": plan.model_dump(mode="json"), **bench.labels}
+    started = _pretrained_digest(bench, member)
+    inputs = {"member": own, "plan": plan.model_dump(mode="json"), **bench.labels, **started}
     return bench.workshop.run(Stage(f"pretrain-{member.name}", run, inputs, ("data",), resumable=True))
 
 
@@ -99,7 +100,8 @@ def _teach(
     title = place.name.rpartition("-")[0]
     settings = _seeded(member.training, bench.recipe.seed, title)
     torch.manual_seed(settings.seed)
-    network = build(member.architecture, sum(len(item.head.classes) for item in heads), pretrained=member.pretrained)
+    start = pretrained_file(member, bench.base) or member.pretrained
+    network = build(member.architecture, sum(len(item.head.classes) for item in heads), pretrained=start)
     if before is not None:
         transfer_weights(read_weights(before / WEIGHTS, ()), network)
     with bench.watch(title) as progress:
@@ -121,12 +123,39 @@ def _ask(bench: Bench, teacher: Teacher, place: Path) -> None:
     np.save(place / LOGITS, logits)
 
 
-def _digests(bench: Bench, member: Source) -> dict[str, str]:
-    """SHA-256 of each file that a foreign teacher is made of."""
-    found = {}
-    for name in member.files:
-        path = bench.base / name
-        if not path.is_file():
-            raise StageError(f"teacher {member.name!r}: no file {path}; paths are taken from the recipe's folder")
-        found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
+def check_files(recipe: Recipe, base: Path) -> None:
+    """Look for every file of every teacher below `base`, before anything is trained. Raises StageError."""
+    for member in recipe.teachers:
+        if isinstance(member, TrainedMember):
+            pretrained_file(member, base)
+        else:
+            file_digests(member, base)
+
+
+def pretrained_file(member: TrainedMember, base: Path) -> Path | None:
+    """The file of weights that the member begins with, if it is one. Raises StageError when it is not there."""
+    if member.pretrained in (None, "imagenet"):
+        return None
+    return _file(member.name, base / str(member.pretrained))
+
+
+def _pretrained_digest(bench: Bench, member: TrainedMember) -> dict[str, str]:
+    path = pretrained_file(member, bench.base)
+    return {} if path is None else {"pretrained": _sha256(path)}
+
+
+def file_digests(member: Source, base: Path) -> dict[str, str]:
+    """SHA-256 of each file that a foreign teacher is made of, the source of its module among them."""
+    found = {name: _sha256(_file(member.name, base / name)) for name in member.files}
+    source = member.module_file(base) if isinstance(member, FactorySource) else None
+    return found if source is None else {**found, source.name: _sha256(source)}
+
+
+def _file(member: str, path: Path) -> Path:
+    if not path.is_file():
+        raise StageError(f"teacher {member!r}: no file {path}; paths are taken from the recipe's folder")
+    return path
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
