@@ -1,8 +1,10 @@
 """The build: films, teachers, fusion, student, precisions, gate, bundle; each a cached stage (docs/recipe.md)."""
 
+import os
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from edgecxr.export.films import gather_films
 from edgecxr.export.finetuning import make_qat
 from edgecxr.export.fusion import fuse_members
 from edgecxr.export.judgement import Verdict, judge_precision, judge_student, score_ensemble
+from edgecxr.export.members import check_files
 from edgecxr.export.outputs import Artefact
 from edgecxr.export.pack import pack, verify
 from edgecxr.export.precisions import make_fp16, make_int8
@@ -93,6 +96,10 @@ class Build:
             return self._run(out)
 
     def _run(self, out: Path | None) -> Built:
+        target = out or self.folder / f"{self.recipe.name}.cxr"
+        _check_target(target)
+        check_files(self.recipe, self.source.parent)
+        self.tell(self.recipe.data.told)
         workshop = Workshop(self.folder, lambda outcome: self.tell(str(outcome)))
         films = gather_films(self.recipe, workshop)
         bench = Bench(self.recipe, workshop, films, self.source.parent, self._watch)
@@ -111,8 +118,10 @@ class Build:
             reasons = "; ".join(f"{item.fitted.artefact.name}: {item.verdict.reason}" for item in candidates)
             raise StageError(f"no precision passes the gate, so nothing is packed: {reasons}")
         origin = provenance(bench, self.source.read_text(encoding="utf-8")) | {"student": architecture}
-        path = pack(bench, out or self.folder / f"{self.recipe.name}.cxr", (reference, packed), record, origin)
-        return Built(path, architecture, candidates, tuple(workshop.outcomes.values()), tuple(verify(path)))
+        with _replacing(target) as place:
+            pack(bench, place, (reference, packed), record, origin)
+            verified = tuple(verify(place))
+        return Built(target, architecture, candidates, tuple(workshop.outcomes.values()), verified)
 
     def _candidates(self, bench: Bench, reference: Fitted, fused: NDArray[np.float32]) -> tuple[Candidate, ...]:
         """Each precision of the recipe with its verdict; after an INT8 that failed, the one that was trained for it."""
@@ -138,3 +147,26 @@ class Build:
 
     def _watch(self, title: str) -> AbstractContextManager[Progress]:
         return nullcontext(Silent()) if self.silent else bar(title)
+
+
+def _check_target(path: Path) -> None:
+    """Raises StageError when no bundle could be written at `path` in the end."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise StageError(f"cannot write a bundle in {path.parent}: {error.strerror}; choose another --out") from error
+    if path.is_dir():
+        raise StageError(f"{path} is a folder; --out wants the name of a file, such as {path / 'model.cxr'}")
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A name beside `path`, of which the file takes the place of `path` when all went well and is gone otherwise."""
+    place = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
+    try:
+        yield place
+        os.replace(place, path)
+    finally:
+        place.unlink(missing_ok=True)
