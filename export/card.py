@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgecxr.export.bench import Bench
+from edgecxr.export.recipe import Refusal
 
 __all__ = ["write_card"]
 
@@ -21,10 +22,18 @@ def write_card(bench: Bench, origin: Mapping[str, Any], evaluation: Mapping[str,
         f"## What it reached on the test films\n\n{_figures(evaluation['models'])}",
         f"At the threshold of each operating point:\n\n{_points(evaluation)}",
         f"## The gate\n\n{_verdicts(evaluation['gate'])}",
-        "## How it refuses\n\nA film whose embedding lies further from the training films than "
-        f"{recipe.refusal.quantile:.1%} of them is refused as not a frontal chest film; no score is shown for it.",
+        f"## How it refuses\n\n{_refusal(recipe.refusal)}",
     ]
     return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _refusal(refusal: Refusal) -> str:
+    """What `edgecxr.refusal.EmbeddingGate` does, in one sentence."""
+    return (
+        "A film is refused as not a frontal chest film, and no score is shown for it, where its embedding lies further "
+        "from the training films, or looks more like a misfit to a classifier of misfits, than a limit of "
+        f"{refusal.slack:g} times what validation films reach, set so that about {refusal.quantile:.1%} of them pass."
+    )
 
 
 def _films(origin: Mapping[str, Any]) -> str:

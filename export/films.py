@@ -83,7 +83,7 @@ def gather_films(recipe: Recipe, workshop: Workshop) -> Films:
 
 
 def _draw(place: Path, phantom: PhantomFilms) -> None:
-    write_dataset(place, phantom.films_per_finding, phantom.seed)
+    write_dataset(place, phantom.films_per_finding, phantom.seed, phantom.size)
 
 
 def _record(place: Path, told: dict[str, object]) -> None:
