@@ -41,6 +41,7 @@ class Engine(ABC):
     family: ClassVar[str]  # what operating points are derived for, e.g. "openvino-cpu"
     graph: ClassVar[type[Graph]]
     device: ClassVar[str] = "cpu"
+    preference: ClassVar[tuple[Precision, ...]] = ("int8", "fp16", "fp32")  # of `auto`: the fastest first
 
     def __init__(self, bundle: Bundle, precision: Precision, *, threads: int = 0) -> None:
         """Compile; use `open`, which also proves the engine."""

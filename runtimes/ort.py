@@ -81,4 +81,5 @@ class OrtCpu(Engine):
     """A bundle's model in ONNX Runtime on the CPU."""
 
     family = "onnxruntime-cpu"
+    preference = ("fp16", "int8", "fp32")  # its INT8 took 1.7 to 1.9 times as long as FP16 (docs/measured.md)
     graph = OrtGraph

@@ -14,7 +14,7 @@ ENGINES = {  # the preferred one first: name -> module, class, what to install
     "openvino": ("edgecxr.runtimes.ov", "OpenVinoCpu", "openvino"),
     "onnxruntime": ("edgecxr.runtimes.ort", "OrtCpu", "onnxruntime"),
 }
-PRECISIONS: tuple[Precision, ...] = ("int8", "fp16", "fp32")  # the fastest first
+PRECISIONS: tuple[Precision, ...] = ("int8", "fp16", "fp32")
 
 
 class EngineStatus(NamedTuple):
@@ -83,7 +83,7 @@ def open_engine(
     families = {name: engine_class(name) for name in (ENGINES if engine == "auto" else (engine,))}
     passed_over: list[tuple[str, str]] = []
     for name, family in families.items():
-        for candidate in (item for item in PRECISIONS if precision in ("auto", item)):
+        for candidate in (item for item in family.preference if precision in ("auto", item)):
             try:
                 opened = _open(bundle, (family, candidate), point, threads, golden)
             except EngineError as error:

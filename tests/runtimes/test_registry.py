@@ -51,7 +51,7 @@ def test_a_precision_without_thresholds_is_passed_over(tiny_build: Any, tmp_path
 def test_an_engine_without_thresholds_is_passed_over(tiny_build: Any, tmp_path: Path) -> None:
     spec = without_points(tiny_build, *((precision, "openvino-cpu") for precision in tiny_build.models))
     with open_engine(changed(tiny_build, tmp_path, model=spec)) as engine:
-        assert (engine.family, engine.precision) == ("onnxruntime-cpu", "int8")
+        assert (engine.family, engine.precision) == ("onnxruntime-cpu", "fp16")
         assert len(engine.passed_over) == 3
 
 
