@@ -192,9 +192,9 @@ class TinyBuild:
         widest = int(np.diff(ordered).argmax())
         return float(ordered[widest : widest + 2].mean())
 
-    def golden_scores(self, precision: Precision, logits: NDArray[np.float32] | None = None) -> NDArray[np.float64]:
-        """(N, C) probabilities of the golden films, or of these logits."""
-        return probabilities(self.golden.logits[precision] if logits is None else logits, HEADS, (1.0,))
+    def golden_scores(self, precision: Precision) -> NDArray[np.float64]:
+        """(N, C) probabilities of the golden films."""
+        return probabilities(self.golden.logits[precision], HEADS, (1.0,))
 
     def write(self, path: Path, **changes: Any) -> Path:
         """Write the bundle; `changes` replace arguments of `write_bundle`."""
