@@ -9,6 +9,12 @@ EdgeCxrError
 ├── KernelError      a preprocessing kernel was asked for by name and is absent
 ├── LintError        an ONNX graph breaks the rules of a deployable model
 ├── StageError       a build stage could not produce what the next one needs
+├── ConfigError      the node's configuration is wrong; carries file and line
+├── SpoolError       the node's spool cannot be opened or trusted
+├── SpoolFull        the node has no room for another image
+├── ObjectTooLarge   a peer sent more bytes than an object may have
+├── ResultError      no DICOM result can be made of an image
+├── SendError        a peer could not be reached, or refused
 └── StatisticsError  too few films, or scores that are not numbers: a figure cannot be computed
 
 Messages say what was got, what was wanted and what to do.
@@ -19,14 +25,20 @@ from enum import Enum
 
 __all__ = [
     "BundleError",
+    "ConfigError",
     "DatasetError",
     "EdgeCxrError",
     "EngineError",
     "KernelError",
     "LintError",
+    "ObjectTooLarge",
     "RecipeError",
     "Refusal",
     "RefusalReason",
+    "ResultError",
+    "SendError",
+    "SpoolError",
+    "SpoolFull",
     "StageError",
     "StatisticsError",
 ]
@@ -105,3 +117,27 @@ class StageError(EdgeCxrError):
 
 class StatisticsError(EdgeCxrError, ValueError):
     """A figure cannot be computed from these films; the message gives the counts."""
+
+
+class ConfigError(EdgeCxrError):
+    """A node's configuration does not say what it must; the message gives file, line and the nearest valid key."""
+
+
+class SpoolError(EdgeCxrError):
+    """The node's spool cannot be opened or trusted: of a newer schema, in use by another node, or damaged."""
+
+
+class SpoolFull(EdgeCxrError):
+    """There is no room for another image: the disk is near full, or too many images wait. Nothing was taken."""
+
+
+class ObjectTooLarge(EdgeCxrError):
+    """A peer sent more bytes than one object may have."""
+
+
+class ResultError(EdgeCxrError):
+    """No DICOM result can be made of this image; the message says what its header lacks."""
+
+
+class SendError(EdgeCxrError):
+    """A peer could not be reached, or refused the association; the message has its own words."""

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, PrivateAttr, Tag, ValidationError, model_validator
+from pydantic import Discriminator, Field, PrivateAttr, Tag, model_validator
 
 from edgecxr.dataset import HeadColumns
 from edgecxr.decision import OperatingRule
@@ -17,7 +17,7 @@ from edgecxr.errors import RecipeError
 from edgecxr.export.calibration import RANGE_METHODS, RangeMethod
 from edgecxr.export.distillation import DistillSettings
 from edgecxr.export.gate import GateMargins
-from edgecxr.export.recipe_errors import parse, sentences
+from edgecxr.settings import read_settings
 from edgecxr.spec import Head, Precision, PreprocessSpec, Strict
 from edgecxr.teachers.foreign import ForeignSource
 from edgecxr.teachers.training import TrainSettings
@@ -259,22 +259,7 @@ def load_recipe(path: str | Path, *, data: str | Path | None = None) -> Recipe:
     Raises:
         RecipeError: every problem as one sentence ``<file>:<line>: …``, in the order of the lines.
     """
-    name = str(path)
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    raw, tree, problem = parse(text, name)
-    if problem:
-        raise RecipeError(problem)
-    if not isinstance(raw, dict):
-        raise RecipeError(
-            f"{name}:1: a recipe is a mapping of keys (name, data, teachers, …), got {type(raw).__name__}"
-        )
-    try:
-        recipe = Recipe.model_validate(raw)
-    except ValidationError as error:
-        raise RecipeError("\n".join(sentences(error, Recipe, tree, name))) from None
+    recipe = read_settings(path, Recipe, RecipeError, "recipe")
     return _placed(recipe, Path(path), data)
 
 

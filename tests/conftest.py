@@ -3,6 +3,8 @@
 ``python -m pytest`` puts the checkout first on ``sys.path``, ahead of an installed package and its compiled kernels.
 """
 
+import os
+import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
@@ -21,10 +23,18 @@ except PackageNotFoundError:
     sys.path.insert(0, str(ROOT))
 else:
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
+PEERS = ("dcmsend", "Orthanc", "dciodvfy", "DicomSRValidator")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    peers = [tool for tool in PEERS if not shutil.which(tool, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")]
+    loops = os.geteuid() == 0 and os.access("/dev/loop-control", os.W_OK)
     lacks = {
+        "browser": None if shutil.which("chromium") else "apt-get install chromium for this test",
+        "peers": f"apt-get install dcmtk orthanc dicom3tools pixelmed-apps; lacking {', '.join(peers)}"
+        if peers
+        else None,
+        "root": None if loops else "needs root and loop devices",
         "shared_data": None if SHARED.is_dir() else f"the shared films are not at {SHARED}",
         "tensorrt": None if find_spec("tensorrt_rtx_bindings") else "pip install edgecxr[tensorrt] for this test",
         "train": None if find_spec("torch") else "pip install edgecxr[train] for this test",

@@ -1,17 +1,43 @@
-"""Where in a YAML file a value stands, and what to say about a key or value that does not belong there."""
+"""Settings in YAML files (recipes, the node's configuration): read, checked, and every mistake said with its line."""
 
 import difflib
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-__all__ = ["line_of", "parse", "sentences"]
+from edgecxr.errors import EdgeCxrError
+
+__all__ = ["line_of", "parse", "read_settings", "sentences"]
 
 Location = Sequence[str | int]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_settings(path: str | Path, model: type[Model], fault: type[EdgeCxrError], noun: str) -> Model:
+    """The settings in a YAML file. `noun` says what the file is ("recipe", "configuration").
+
+    Raises `fault` with every problem as one sentence ``<file>:<line>: …``, in the order of the lines.
+    """
+    name = str(path)
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise fault(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    raw, tree, problem = parse(text, name)
+    if problem:
+        raise fault(problem)
+    if not isinstance(raw, dict):
+        keys = ", ".join(list(model.model_fields)[:3])
+        raise fault(f"{name}:1: a {noun} is a mapping of keys ({keys}, …), got {type(raw).__name__}")
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise fault("\n".join(sentences(error, model, tree, name, noun))) from None
 
 
 def parse(text: str, name: str) -> tuple[Any, yaml.Node | None, str | None]:
@@ -65,12 +91,14 @@ def _child(node: yaml.Node | None, part: str | int) -> tuple[yaml.Node | None, y
     return None, None
 
 
-def sentences(error: ValidationError, model: type[BaseModel], tree: yaml.Node | None, name: str) -> list[str]:
+def sentences(
+    error: ValidationError, model: type[BaseModel], tree: yaml.Node | None, name: str, noun: str = "recipe"
+) -> list[str]:
     """One sentence per problem, in the order of the lines: ``"<file>:<line>: <what was got, what was wanted>"``."""
     found = set()
     for problem in error.errors():
         location, models = _untagged(problem, model)
-        found.add((line_of(tree, location), _sentence({**problem, "loc": location}, models, tree)))
+        found.add((line_of(tree, location), _sentence({**problem, "loc": location}, models, tree, f"the {noun}")))
     return [f"{name}:{line}: {text}" for line, text in sorted(found)]
 
 
@@ -101,24 +129,24 @@ def _has_tag(option: Any, tag: str) -> bool:
     return any(typing.get_args(field.annotation) == (tag,) for field in option.model_fields.values())
 
 
-def _sentence(problem: Mapping[str, Any], models: list[type[BaseModel]], tree: yaml.Node | None) -> str:
+def _sentence(problem: Mapping[str, Any], models: list[type[BaseModel]], tree: yaml.Node | None, whole: str) -> str:
     location: Location = problem["loc"]
     if problem["type"] == "extra_forbidden":
-        return _unknown_key(str(location[-1]), location[:-1], models, tree)
+        return _unknown_key(str(location[-1]), _name(location[:-1], tree) or whole, models)
     where = _name(location, tree)
     if problem["type"] == "missing":
-        return f"{_name(location[:-1], tree) or 'the recipe'} lacks {str(location[-1])!r}"
+        return f"{_name(location[:-1], tree) or whole} lacks {str(location[-1])!r}"
     wanted = problem["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if not wanted.startswith("Input should "):
         return f"{where}: {wanted}" if where else wanted
     return f"{where}: got {problem['input']!r}, wanted {wanted.removeprefix('Input should ').removeprefix('be ')}"
 
 
-def _unknown_key(key: str, parent: Location, models: list[type[BaseModel]], tree: yaml.Node | None) -> str:
+def _unknown_key(key: str, parent: str, models: list[type[BaseModel]]) -> str:
     valid = sorted({field for found in models for field in found.model_fields})
     close = difflib.get_close_matches(key, valid, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"valid keys are {', '.join(valid)}"
-    return f"unknown key {key!r} in {_name(parent, tree) or 'the recipe'}; {hint}"
+    return f"unknown key {key!r} in {parent}; {hint}"
 
 
 def _name(location: Location, tree: yaml.Node | None) -> str:
