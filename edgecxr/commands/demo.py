@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgecxr.commands.screen import counts
-from edgecxr.commands.terminal import note, require_train
+from edgecxr.commands.terminal import counted, note, require_train
 
 if TYPE_CHECKING:
     from edgecxr.export.recipe import Recipe
@@ -41,7 +41,7 @@ def demo(
     note("2/3 screening a folder of films")
     results = _screen(made.path, _field_films(recipe, folder), folder)
     number = counts(results)
-    print(f"{len(results)} films: {number['positive']} positive, {number['refused']} refused with a reason")
+    print(f"{counted(len(results))}: {number['positive']} positive, {number['refused']} refused with a reason")
     print(f"results: {(folder / 'results.jsonl').resolve()}")
     print(f"report:  {(folder / 'report.html').resolve()}")
 

@@ -8,7 +8,7 @@ import typer
 import yaml
 
 from edgecxr.commands.choices import check_choices
-from edgecxr.commands.terminal import ExitCode, note, print_json, progress
+from edgecxr.commands.terminal import ExitCode, counted, note, print_json, progress
 from edgecxr.errors import DatasetError, Refusal
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def _figures(
 
 
 def _print(figures: dict[str, Any], refused: list[dict[str, str]]) -> None:
-    print(f"{figures['name']} on {figures['films']} films, {len(refused)} refused as unreadable")
+    print(f"{figures['name']} on {counted(figures['films'])}, {len(refused)} refused as unreadable")
     for head in figures["heads"]:
         print(f"{head['name']}: macro AUROC {_interval(head['macro_auroc'])}, accuracy {_interval(head['accuracy'])}")
     for item in figures["classes"]:

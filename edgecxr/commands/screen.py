@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgecxr.commands.choices import check_choices, check_inputs, check_page, make_folder, misuse, writing
-from edgecxr.commands.terminal import ExitCode, note, print_json, progress
+from edgecxr.commands.terminal import ExitCode, counted, note, print_json, progress
 
 if TYPE_CHECKING:
     from edgecxr.runtimes.screener import Screener, Screening
@@ -78,7 +78,9 @@ def ending(results: Sequence["Screening"]) -> ExitCode:
     """What the verb ends with: a fault of ours outweighs films that were refused."""
     faults = [result for result in results if result.detail.startswith("internal error")]
     if faults:
-        note(f"edgecxr: a fault of ours on {len(faults)} of {len(results)} films; please report the stack trace above")
+        note(
+            f"edgecxr: a fault of ours on {len(faults)} of {counted(len(results))}; please report the stack trace above"
+        )
         return ExitCode.FAULT
     return ExitCode.SOME_REFUSED if any(result.status == "refused" for result in results) else ExitCode.DONE
 
@@ -137,7 +139,7 @@ def _summary(screener: "Screener", results: Sequence["Screening"]) -> None:
     number = counts(results)
     origin = f"{screener.engine.family} {screener.engine.precision}, bundle {screener.bundle.digest[:12]}"
     note(
-        f"{len(results)} films: {number['positive']} positive, {number['refused']} refused; {origin}."
+        f"{counted(len(results))}: {number['positive']} positive, {number['refused']} refused; {origin}."
         " Research use only."
     )
 

@@ -14,7 +14,7 @@ import typer
 
 from edgecxr.errors import BundleError, DatasetError, EdgeCxrError, EngineError, RecipeError
 
-__all__ = ["ExitCode", "guarded", "lacking_train", "note", "print_json", "progress", "require_train"]
+__all__ = ["ExitCode", "counted", "guarded", "lacking_train", "note", "print_json", "progress", "require_train"]
 
 # The modules that a build imports, each with the name of its package.
 TRAIN = {
@@ -70,6 +70,11 @@ def guarded(verb: Callable[P, R]) -> Callable[P, R]:
 def note(text: str) -> None:
     """One line for a person, on standard error."""
     print(text, file=sys.stderr, flush=True)
+
+
+def counted(number: int, noun: str = "film") -> str:
+    """``1 film``, ``2 films``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def print_json(value: Any) -> None:
