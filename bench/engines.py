@@ -7,12 +7,14 @@ are its own), then CALLS timed ones. The number: p50 over the p50 of the PyTorch
     python bench/engines.py --bundle FILE.cxr [--peer timm:resnet101 --peer timm:densenet121]
     python bench/engines.py --onnx fp32=a.onnx --onnx int8=b.onnx [--peer ...]
 
-Several peers are one ensemble, run one after the other. With a bundle, a fresh process per engine is timed from its
-start to the first decision, and its peak memory is read.
+Several peers are one ensemble, run one after the other; each takes films of SIDE pixels (the bundle's own unless given)
+and looks VIEWS times (1 unless given), as the teachers of the recipe do. With a bundle, a fresh process per engine is
+timed from its start to the first decision, and its peak memory is read.
 """
 
 import argparse
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -30,6 +32,7 @@ from edgecxr.bundle import Bundle
 from edgecxr.runtimes.graph import GraphSession
 
 BACKENDS = ("openvino", "onnxruntime")
+PEER = re.compile(r"(?P<name>[\w:.]+?)(@(?P<side>\d+))?(\*(?P<views>\d+))?")
 SETTLE_S = 0.02  # longer than ONNX Runtime and OpenMP spin after a call
 COLD = """
 import sys, time
@@ -66,7 +69,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--bundle", help="a .cxr file: every precision in it")
     parser.add_argument("--onnx", action="append", default=[], metavar="NAME=FILE", help="a loose model, repeatable")
     parser.add_argument(
-        "--peer", action="append", default=[], metavar="timm:NAME", help="a PyTorch network, repeatable"
+        "--peer", action="append", default=[], metavar="timm:NAME[@SIDE][*VIEWS]", help="a PyTorch network, repeatable"
     )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="for every contestant")
     parser.add_argument("--rounds", type=int, default=20)
@@ -76,6 +79,9 @@ def parsed() -> argparse.Namespace:
     arguments = parser.parse_args()
     if not arguments.bundle and not arguments.onnx:
         parser.error("give --bundle FILE.cxr or --onnx NAME=FILE")
+    for name in arguments.peer:
+        if not PEER.fullmatch(name):
+            parser.error(f"--peer {name}: wanted timm:NAME[@SIDE][*VIEWS], such as timm:resnet18@192*2")
     return arguments
 
 
@@ -118,18 +124,28 @@ def peers(names: list[str], side: int, threads: int) -> dict[str, Callable[[], A
     from edgecxr.teachers.architecture import build
 
     torch.set_num_threads(threads)
-    film = torch.rand(1, 1, side, side)
-    networks = {name: build(name, 3).eval() for name in names}
+    networks = {name: build(name.split("@")[0].split("*")[0], 3).eval() for name in names}
+    films = {name: torch.rand(*views_of(name, side)) for name in names}
 
     def run(*chosen: str) -> None:
         with torch.inference_mode():
             for name in chosen:
-                networks[name](film)
+                for view in films[name]:  # one after the other, as teachers look
+                    networks[name](view[None])
 
     runs: dict[str, Callable[[], Any]] = {f"pytorch {name}": lambda name=name: run(name) for name in names}  # type: ignore[misc]
     if len(names) > 1:
         runs["pytorch ensemble"] = lambda: run(*names)
     return runs
+
+
+def views_of(peer: str, side: int) -> tuple[int, int, int, int]:
+    """Shape of what the peer looks at: views, 1, S, S."""
+    found = PEER.fullmatch(peer)
+    if found is None:
+        raise ValueError(peer)
+    own = int(found["side"] or side)
+    return int(found["views"] or 1), 1, own, own
 
 
 def blocks(contestants: Mapping[str, Callable[[], Any]], rounds: int, calls: int) -> dict[str, harness.Samples]:
