@@ -1,0 +1,217 @@
+"""A `Screener` in a process of its own: what stalls or crashes in there can be killed and replaced.
+
+The parent asks, one request at a time, over a pipe; the child ends when the pipe closes, so it never outlives the node
+for longer than the film in its hands. A fault is a value (`Fault`), told apart by whose it is: the film's, or the
+machine's.
+"""
+
+import multiprocessing
+import os
+import signal
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from edgecxr.errors import BundleError, EngineError, KernelError
+
+if TYPE_CHECKING:
+    from edgecxr.runtimes.screener import Screener
+    from edgecxr.runtimes.screening import Screening
+
+__all__ = ["Fault", "Origin", "Reply", "ScreeningProcess", "Setup", "answer"]
+
+FaultKind = Literal["machine", "film", "crashed", "stuck"]
+OPEN_TIMEOUT_S = 300.0  # a first compilation on a small machine, with the golden set behind it
+CLOSE_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a child opens."""
+
+    bundle: Path
+    engine: str = "auto"
+    precision: str = "auto"
+    point: str | None = None
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a child opened, after it proved itself on the bundle's golden set."""
+
+    engine: str  # family, e.g. "openvino-cpu"
+    precision: str
+    kernel: str
+    bundle: str  # digest
+    name: str  # of the model
+    point: str
+    passed_over: tuple[tuple[str, str], ...] = ()  # engines that did not prove themselves, with the reason
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One film: the decision or refusal, and whose it is."""
+
+    screening: "Screening"
+    identity: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """There is no result. `machine`: the engine or kernel; `film`: an error of ours on it; `crashed`, `stuck`: the
+    process has to be replaced."""
+
+    kind: FaultKind
+    detail: str
+
+
+def answer(screener: "Screener", request: tuple[str, Any]) -> Reply | Fault | None:
+    """One request: ``("screen", path)`` or ``("prove", None)``; None says that the golden set was reproduced."""
+    from edgecxr.runtimes.node.identity import read_identity
+
+    verb, subject = request
+    try:
+        if verb == "prove":
+            _prove(screener)
+            return None
+        return Reply(screener.screen(subject), read_identity(Path(subject)))
+    except (EngineError, KernelError, BundleError) as error:
+        return Fault("machine", str(error))
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        return Fault("film", f"internal error: {type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}")
+
+
+def _prove(screener: "Screener") -> None:
+    from edgecxr.runtimes.proof import prove
+
+    engine = screener.engine
+    prove(engine.family, screener.bundle, engine.precision, engine.infer)
+
+
+def _child(pipe: Connection, setup: Setup) -> None:
+    """Main of the child. Signals are the parent's business: a Ctrl-C in a terminal reaches the whole group."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    from edgecxr.runtimes.screener import Screener
+
+    try:
+        screener = Screener(setup.bundle, setup.engine, setup.precision, setup.point, threads=setup.threads)
+    except Exception as error:
+        _send(pipe, Fault("machine", str(error) or type(error).__name__))
+        return
+    with screener:
+        _send(pipe, _origin(screener))
+        while (request := _receive(pipe)) is not None:
+            _send(pipe, answer(screener, request))
+
+
+def _origin(screener: "Screener") -> Origin:
+    from edgecxr import kernels
+
+    engine, bundle = screener.engine, screener.bundle
+    return Origin(
+        engine.family,
+        engine.precision,
+        kernels.active(),
+        bundle.digest,
+        bundle.spec.name,
+        screener.point,
+        tuple(engine.passed_over),
+    )
+
+
+def _receive(pipe: Connection) -> tuple[str, Any] | None:
+    try:
+        request: tuple[str, Any] | None = pipe.recv()
+    except (EOFError, OSError):
+        return None  # the parent is gone
+    return request
+
+
+def _send(pipe: Connection, value: object) -> None:
+    try:
+        pipe.send(value)
+    except OSError:
+        os._exit(0)  # the parent is gone; there is nobody to tell
+
+
+class ScreeningProcess:
+    """The parent's end. Made by `open`, which raises EngineError; one caller at a time."""
+
+    def __init__(self, setup: Setup, timeout_s: float = OPEN_TIMEOUT_S) -> None:
+        """Start a child, and wait until it has opened the bundle and proved its engine. Raises EngineError."""
+        context = multiprocessing.get_context("spawn")
+        self.setup = setup
+        self._pipe, far = context.Pipe()
+        self._process = context.Process(target=_child, args=(far, setup), name="edgecxr-screening", daemon=True)
+        self._process.start()
+        far.close()
+        opened = self._await(timeout_s)
+        if not isinstance(opened, Origin):
+            self.kill()
+            raise EngineError(opened.detail if isinstance(opened, Fault) else f"the child said {opened!r}")
+        self.origin: Origin = opened
+
+    @property
+    def pid(self) -> int:
+        """Of the child."""
+        return self._process.pid or 0
+
+    def alive(self) -> bool:
+        """Whether the child runs (or is stopped, which only a timeout tells)."""
+        return self._process.is_alive()
+
+    def screen(self, path: Path, timeout_s: float) -> Reply | Fault:
+        """Screen one file. After a fault of kind `crashed` or `stuck` the child is gone: open another."""
+        said = self._ask(("screen", str(path)), timeout_s)
+        return said if isinstance(said, (Reply, Fault)) else Fault("crashed", f"the child said {said!r}")
+
+    def prove(self, timeout_s: float) -> Fault | None:
+        """Hold the live engine against the golden set; None when it is reproduced."""
+        said = self._ask(("prove", None), timeout_s)
+        return said if said is None or isinstance(said, Fault) else Fault("crashed", f"the child said {said!r}")
+
+    def _ask(self, request: tuple[str, Any], timeout_s: float) -> object:
+        try:
+            self._pipe.send(request)
+        except OSError:
+            return self._gone()
+        return self._await(timeout_s)
+
+    def _await(self, timeout_s: float) -> object:
+        try:
+            if not self._pipe.poll(timeout_s):
+                self.kill()
+                return Fault("stuck", f"no answer within {timeout_s:g} s; the screening process was killed")
+            return self._pipe.recv()
+        except (EOFError, OSError):
+            return self._gone()
+
+    def _gone(self) -> Fault:
+        self.kill()
+        return Fault("crashed", f"the screening process died ({_ending(self._process.exitcode)})")
+
+    def close(self) -> None:
+        """Let the child end by itself; kill it when it does not."""
+        self._pipe.close()
+        self._process.join(CLOSE_TIMEOUT_S)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the child at once; twice is harmless."""
+        self._pipe.close()
+        self._process.kill()  # SIGKILL ends a stopped process too
+        self._process.join()
+
+
+def _ending(code: int | None) -> str:
+    if code is not None and code < 0:
+        try:
+            return signal.Signals(-code).name
+        except ValueError:
+            return f"signal {-code}"
+    return f"exit code {code}"
