@@ -1,0 +1,297 @@
+"""Associations that the node opens (PS3.8), over pynetdicom: connected, bounded in time, and never left behind.
+
+pynetdicom connects without telling why it could not, and sends without a time limit. So the connection (TCP, TLS) is
+made here and handed to it: errors keep the system's or the peer's own words, a peer that stops reading is noticed,
+and `Calls.end` cuts every connection of an owner that stops.
+"""
+
+import logging
+import socket
+import ssl
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from pynetdicom import AE, Association, _config, evt
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocket
+
+from edgecxr.errors import ConfigError, SendError
+from edgecxr.runtimes.node.config import DestinationSection, TlsSection
+
+__all__ = ["Call", "Calls", "Peer", "call", "tls_context"]
+
+_config.LOG_HANDLER_LEVEL = "none"  # it formats every PDU for a log that nobody reads
+_config.STORE_SEND_CHUNKED_DATASET = True  # a path is sent as it lies on disk: never parsed, never decoded
+LIBRARY_LOG = logging.getLogger("pynetdicom")
+if LIBRARY_LOG.level == logging.NOTSET:
+    LIBRARY_LOG.setLevel(logging.CRITICAL + 1)  # what matters is in the errors raised here; its log has identifiers
+
+ANSWER_LIMIT = 16 << 20  # bytes of one PDU; answers to what the node asks have some hundred
+JOIN_S = 5.0  # its threads end within milliseconds once the socket is shut
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A DICOM application that listens somewhere."""
+
+    ae: str
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = None
+
+    @classmethod
+    def of(cls, section: DestinationSection) -> "Peer":
+        """The peer of a configured destination. Raises ConfigError when its certificates cannot be loaded."""
+        secured = tls_context(section.tls) if section.tls else None
+        return cls(section.ae, section.host, section.port, secured)
+
+    def __str__(self) -> str:
+        return f"{self.ae}@{self.host}:{self.port}"
+
+
+def tls_context(section: TlsSection) -> ssl.SSLContext:
+    """TLS 1.2 or newer (BCP 195) with our certificate.
+
+    With an authority the peer must show a certificate that it signed; host names are not compared, since modalities
+    and archives are configured by address. Without one, the peer is not verified. Raises ConfigError.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_REQUIRED if section.authority else ssl.CERT_NONE
+    try:
+        context.load_cert_chain(section.certificate, section.key)
+        if section.authority:
+            context.load_verify_locations(section.authority)
+    except OSError as error:  # ssl.SSLError is one
+        files = ", ".join(str(path) for path in (section.certificate, section.key, section.authority) if path)
+        raise ConfigError(f"TLS: certificate and key cannot be loaded ({files}): {error}") from error
+    return context
+
+
+class Calls:
+    """The connections that one owner has open, so that it can cut them all when it stops."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lines: set[socket.socket] = set()
+        self.ended = False
+
+    def end(self) -> None:
+        """Cut every connection, also one that is still being made; later ones are refused."""
+        with self._lock:
+            self.ended = True
+            for line in self._lines:
+                with suppress(OSError):
+                    line.shutdown(socket.SHUT_RDWR)
+
+    def add(self, line: socket.socket) -> None:
+        """Raises SendError when this owner has stopped."""
+        with self._lock:
+            if self.ended:
+                raise SendError("the node is stopping")
+            self._lines.add(line)
+
+    def remove(self, line: socket.socket) -> None:
+        """Forget a connection that is closed."""
+        with self._lock:
+            self._lines.discard(line)
+
+
+@dataclass(frozen=True)
+class Call:
+    """An established association; `fault` says why it ended, once it has."""
+
+    association: Any
+    wire: "_Wire"
+
+    @property
+    def alive(self) -> bool:
+        """Whether more can be sent over it."""
+        return bool(self.association.is_established) and not self.fault
+
+    @property
+    def fault(self) -> str:
+        """What the connection died of; "" while it is sound."""
+        return self.wire.fault
+
+
+@contextmanager
+def call(
+    peer: Peer,
+    calling_ae: str,
+    contexts: Sequence[PresentationContext],
+    *,
+    timeout_s: float,
+    calls: Calls | None = None,
+    roles: Sequence[Any] = (),
+) -> Iterator[Call]:
+    """An association with `peer` over at most 128 contexts, released in the end.
+
+    `timeout_s` bounds connecting, each answer to a negotiation, and silence of a peer in the middle of anything.
+    Raises SendError with the peer's own words.
+    """
+    owner = calls or Calls()
+    line = _connect(peer, timeout_s, owner)
+    association = wire = None
+    try:
+        application = _Application(calling_ae, line)
+        application.acse_timeout = application.dimse_timeout = timeout_s
+        application.network_timeout = None  # idle time between our own requests is ours
+        handlers = [(evt.EVT_PDU_RECV, _note_abort)]
+        host, port = line.getpeername()[:2]
+        association = application.associate(
+            host, port, list(contexts), peer.ae, ext_neg=list(roles), evt_handlers=handlers
+        )
+        wire = application.wire
+        if not association.is_established:
+            raise SendError(f"{peer}: {_why_not(association, wire, timeout_s)}")
+        yield Call(association, wire)
+        if association.is_established:
+            association.release()
+    except OSError as error:
+        raise SendError(f"{peer}: {_words(error)}") from error
+    finally:
+        _close(line, association)
+        owner.remove(line)
+
+
+def _connect(peer: Peer, timeout_s: float, owner: Calls) -> socket.socket:
+    problem = "the name has no address"
+    try:
+        addresses = socket.getaddrinfo(peer.host, peer.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise SendError(f"{peer}: {_words(error)}") from error
+    for family, kind, protocol, _, address in addresses:
+        line = socket.socket(family, kind, protocol)
+        try:
+            return _dial(line, address, peer, timeout_s, owner)
+        except OSError as error:
+            problem = _words(error)
+        except SendError:
+            line.close()
+            raise
+        owner.remove(line)
+        line.close()
+    raise SendError(f"{peer}: {problem}")
+
+
+def _dial(line: socket.socket, address: Any, peer: Peer, timeout_s: float, owner: Calls) -> socket.socket:
+    owner.add(line)
+    line.settimeout(timeout_s)
+    line.connect(address)
+    line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if peer.tls is None:
+        return line
+    owner.remove(line)  # wrapping takes the file descriptor away from it
+    secured = peer.tls.wrap_socket(line, server_hostname=peer.host, do_handshake_on_connect=False)
+    try:
+        owner.add(secured)
+        secured.do_handshake()
+    except (OSError, SendError):
+        owner.remove(secured)
+        secured.close()
+        raise
+    return secured
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return str(getattr(error, "strerror", None) or error)
+
+
+class _Wire(AssociationSocket):  # type: ignore[misc]  # pynetdicom has no types
+    """pynetdicom's socket over a connection that is already made; each wait for the peer is bounded."""
+
+    def __init__(self, association: Any, line: socket.socket, address: AddressInformation) -> None:
+        self._line = line
+        self.fault = ""
+        super().__init__(association, address=address)
+
+    def _create_socket(self, address: AddressInformation) -> socket.socket:
+        return self._line
+
+    def connect(self, primitive: T_CONNECT) -> None:
+        """Tell the state machine that the transport is there (PS3.8 9.2, AE-1 and AE-2)."""
+        self._is_connected = True
+        primitive.result = "Evt2"
+        self.provider_queue.put(primitive)
+        self._ready.set()
+
+    def send(self, bytestream: bytes) -> None:
+        """Send all; a peer that takes nothing for the timeout ends the connection."""
+        rest = memoryview(bytestream)
+        try:
+            while len(rest):
+                rest = rest[self._line.send(rest) :]
+        except OSError as error:
+            self.fault = self.fault or f"sending: {_words(error)}"
+            self.event_queue.put("Evt17")
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Exactly `nr_bytes`, or what came before the peer hung up. Raises OSError."""
+        if nr_bytes > ANSWER_LIMIT:
+            self.fault = self.fault or f"the peer announces an answer of {nr_bytes:,} bytes"
+            raise OSError(self.fault)
+        buffer = bytearray(nr_bytes)
+        filled = 0
+        try:
+            while filled < nr_bytes and (count := self._line.recv_into(memoryview(buffer)[filled:])):
+                filled += count
+        except OSError as error:
+            self.fault = self.fault or f"receiving: {_words(error)}"
+            raise
+        if filled < nr_bytes:
+            self.fault = self.fault or "the peer closed the connection"
+        return buffer[:filled]
+
+
+class _Application(AE):  # type: ignore[misc]  # pynetdicom has no types
+    """An application entity for one association over one connection."""
+
+    wire: _Wire
+
+    def __init__(self, title: str, line: socket.socket) -> None:
+        super().__init__(title)
+        self._line = line
+
+    def _create_socket(self, assoc: Association, address: AddressInformation, tls_args: object) -> _Wire:
+        self.wire = _Wire(assoc, self._line, address)
+        return self.wire
+
+
+def _note_abort(event: Any) -> None:
+    pdu = event.pdu
+    if type(pdu).__name__ == "A_ABORT_RQ":
+        wire = event.assoc.dul.socket
+        reason = f" ({pdu.reason_str.strip()})" if pdu.source == 2 and pdu.reason_str else ""
+        wire.fault = wire.fault or f"the peer aborted the association{reason}"
+
+
+def _why_not(association: Any, wire: _Wire, timeout_s: float) -> str:
+    answer = association.acceptor.primitive
+    if association.is_rejected and answer is not None:
+        return f"association refused: {answer.result_str}, {answer.source_str}: {answer.reason_str}"
+    if wire.fault:
+        return wire.fault
+    if answer is not None:
+        return "the peer accepts none of the object classes and transfer syntaxes"
+    return f"no answer to the association request within {timeout_s:g} s"
+
+
+def _close(line: socket.socket, association: Any) -> None:
+    """Shut the connection and wait for both threads of the association."""
+    with suppress(OSError):
+        line.shutdown(socket.SHUT_RDWR)
+    if association is not None:
+        association.dul.kill_dul()
+        association._kill = True
+        association._reactor_checkpoint.set()
+        for thread in (association.dul, association):
+            if thread.ident is not None:
+                thread.join(JOIN_S)
+    line.close()
