@@ -1,0 +1,231 @@
+"""The spool's index: one SQLite file whose commits survive a power cut, and a counter that moves with each of them.
+
+WAL with ``synchronous=FULL``: a transaction is on the disk when its commit returns
+(sqlite.org/pragma.html#pragma_synchronous).
+"""
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edgecxr.errors import SpoolError, SpoolFull
+
+__all__ = ["SCHEMA_VERSION", "Database", "sync_folder"]
+
+SCHEMA_VERSION = 1
+BUSY_S = 30.0  # how long a writer of another process may hold the file
+
+SCHEMA = """
+CREATE TABLE images (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    file TEXT NOT NULL UNIQUE,
+    sop_class TEXT NOT NULL,
+    sop_instance TEXT NOT NULL,
+    syntax TEXT NOT NULL,
+    source TEXT NOT NULL,
+    peer TEXT NOT NULL,
+    calling_ae TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    received REAL NOT NULL,
+    size INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    error TEXT NOT NULL DEFAULT '',
+    copy TEXT NOT NULL,
+    patient_name TEXT NOT NULL DEFAULT '',
+    patient_id TEXT NOT NULL DEFAULT '',
+    patient_birth_date TEXT NOT NULL DEFAULT '',
+    patient_sex TEXT NOT NULL DEFAULT '',
+    study_instance TEXT NOT NULL DEFAULT '',
+    series_instance TEXT NOT NULL DEFAULT '',
+    accession TEXT NOT NULL DEFAULT '',
+    study_date TEXT NOT NULL DEFAULT '',
+    sought TEXT NOT NULL DEFAULT ''
+);
+CREATE INDEX images_queue ON images (state, priority DESC, id);
+CREATE INDEX images_instance ON images (sop_instance);
+CREATE TABLE results (
+    image INTEGER PRIMARY KEY REFERENCES images (id) ON DELETE CASCADE,
+    status TEXT NOT NULL,
+    record TEXT NOT NULL,
+    cam BLOB,
+    decided REAL NOT NULL,
+    urgency REAL NOT NULL
+);
+CREATE TABLE positives (
+    image INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE,
+    finding TEXT NOT NULL,
+    PRIMARY KEY (image, finding)
+) WITHOUT ROWID;
+CREATE TABLE deliveries (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    image INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE,
+    destination TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    sop_instance TEXT NOT NULL,
+    created REAL NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    error TEXT NOT NULL DEFAULT '',
+    due REAL NOT NULL,
+    sent REAL,
+    UNIQUE (image, destination, kind)
+);
+CREATE INDEX deliveries_due ON deliveries (due) WHERE sent IS NULL;
+CREATE TABLE commitments (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    transaction_uid TEXT NOT NULL,
+    calling_ae TEXT NOT NULL,
+    address TEXT NOT NULL,
+    instances TEXT NOT NULL,
+    created REAL NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    error TEXT NOT NULL DEFAULT '',
+    due REAL NOT NULL,
+    answered REAL,
+    UNIQUE (transaction_uid, calling_ae)
+);
+CREATE INDEX commitments_due ON commitments (due) WHERE answered IS NULL;
+"""
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Database:
+    """Connections to one file: each is used by one thread at a time, and writers of this process queue for a lock."""
+
+    def __init__(self, path: Path) -> None:
+        """Open, or create. Raises SpoolError where it is of a newer version, damaged, or cannot be opened."""
+        self.path = path
+        self._idle: list[sqlite3.Connection] = []
+        self._idle_lock = threading.Lock()
+        self._write_lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._change = 0
+        self._closed = False
+        new = not path.exists()
+        with self._told(), self._connection() as connection:
+            self._prepare(connection)
+        if new:
+            sync_folder(path.parent)
+
+    def close(self) -> None:
+        """Close every connection; those in use are closed when their thread is done with them."""
+        with self._idle_lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+        with self._changed:
+            self._changed.notify_all()
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """A connection for single SELECT statements. Raises SpoolError."""
+        with self._told(), self._connection() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """One transaction, durable when the block ends; an exception in the block leaves nothing of it.
+
+        Raises SpoolFull where the disk is full, SpoolError where the file cannot be written.
+        """
+        with self._told(), self._write_lock, self._connection() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            before = connection.total_changes
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            if connection.total_changes != before:
+                self._moved()
+
+    def change(self) -> int:
+        """A number that grows with every transaction of this process that changed something."""
+        with self._changed:
+            return self._change
+
+    def wait(self, after: int, timeout_s: float) -> int:
+        """`change()`, as soon as it is greater than `after`, or when the time is over or the database closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._change > after or self._closed, timeout_s)
+            return self._change
+
+    def _moved(self) -> None:
+        with self._changed:
+            self._change += 1
+            self._changed.notify_all()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            if "disk is full" in str(error):
+                raise SpoolFull(f"{self.path}: no room on the disk for its index ({error})") from error
+            raise SpoolError(f"{self.path}: the spool's index cannot be used: {error}") from error
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        connection = self._take()
+        try:
+            yield connection
+        finally:
+            self._give(connection)
+
+    def _take(self) -> sqlite3.Connection:
+        with self._idle_lock:
+            if self._closed:
+                raise SpoolError(f"{self.path}: the spool is closed")
+            if self._idle:
+                return self._idle.pop()
+        connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+        connection.row_factory = sqlite3.Row
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute("PRAGMA journal_size_limit = 16777216")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _give(self, connection: sqlite3.Connection) -> None:
+        with self._idle_lock:
+            if not self._closed:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+            if version > SCHEMA_VERSION:
+                raise SpoolError(
+                    f"{self.path} is of schema {version}, and this version of edgecxr knows {SCHEMA_VERSION}: "
+                    "update edgecxr, or give the node another folder"
+                )
+            if version == 0:
+                for statement in SCHEMA.split(";"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise

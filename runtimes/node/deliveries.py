@@ -1,0 +1,86 @@
+"""The outbox: what has to reach which destination, kept until it has."""
+
+import sqlite3
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from edgecxr.errors import SpoolError
+from edgecxr.runtimes.node.database import Database
+
+__all__ = ["Deliveries", "Delivery", "NewDelivery", "enqueue"]
+
+
+@dataclass(frozen=True)
+class NewDelivery:
+    """One object that is to be made of a result and sent; its UID is fixed now, so that a retry sends the same."""
+
+    destination: str  # name of a destination in the configuration
+    kind: Literal["sr", "capture"]
+    sop_instance: str
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One object on its way to a destination."""
+
+    id: int
+    image: int
+    destination: str
+    kind: Literal["sr", "capture"]
+    sop_instance: str
+    attempts: int
+    error: str
+    created: float  # unix s
+
+
+FIELDS = "deliveries." + ", deliveries.".join(Delivery.__dataclass_fields__)
+OPEN = "FROM deliveries JOIN images ON images.id = image WHERE sent IS NULL AND state IN ('decided', 'refused')"
+
+
+def enqueue(connection: sqlite3.Connection, image: int, deliveries: Sequence[NewDelivery], now: float) -> None:
+    """Outbox rows of one image, inside the transaction of its result; `now` in unix s."""
+    connection.executemany(
+        "INSERT INTO deliveries (image, destination, kind, sop_instance, created, due) VALUES (?, ?, ?, ?, ?, ?)",
+        [(image, new.destination, new.kind, new.sop_instance, now, now) for new in deliveries],
+    )
+
+
+class Deliveries:
+    """The rows of the outbox."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def due(self, now: float, limit: int) -> list[Delivery]:
+        """What may be tried at `now` (unix s), longest due first."""
+        with self._database.read() as connection:
+            query = f"SELECT {FIELDS} {OPEN} AND due <= ? ORDER BY due, deliveries.id LIMIT ?"
+            return [Delivery(*row) for row in connection.execute(query, (now, limit))]
+
+    def outstanding(self) -> int:
+        """How many objects have not reached their destination."""
+        with self._database.read() as connection:
+            return int(connection.execute(f"SELECT COUNT(*) {OPEN}").fetchone()[0])
+
+    def sent(self, delivery: int) -> None:
+        """It has arrived; the image is delivered when nothing else of it is outstanding. Raises SpoolError if twice."""
+        with self._database.write() as connection:
+            self._touch(connection, delivery, "sent = ?, error = ''", time.time())
+            connection.execute(
+                "UPDATE images SET state = 'delivered' WHERE state IN ('decided', 'refused') "
+                "AND id = (SELECT image FROM deliveries WHERE id = ?) "
+                "AND NOT EXISTS (SELECT 1 FROM deliveries WHERE image = images.id AND sent IS NULL)",
+                (delivery,),
+            )
+
+    def postpone(self, delivery: int, error: str, until: float) -> None:
+        """The attempt failed; not before `until` (unix s) again. Raises SpoolError where it has arrived."""
+        with self._database.write() as connection:
+            self._touch(connection, delivery, "attempts = attempts + 1, error = ?, due = ?", error, until)
+
+    def _touch(self, connection: sqlite3.Connection, delivery: int, change: str, *values: object) -> None:
+        statement = f"UPDATE deliveries SET {change} WHERE id = ? AND sent IS NULL"
+        if not connection.execute(statement, (*values, delivery)).rowcount:
+            raise SpoolError(f"delivery {delivery} is not outstanding: it was sent, or its image is gone")

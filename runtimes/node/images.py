@@ -1,0 +1,358 @@
+"""The images of the node: one row and one state each, moved by one transaction at a time."""
+
+import io
+import json
+import math
+import sqlite3
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from enum import Enum
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecxr.errors import SpoolError
+from edgecxr.runtimes.node.database import Database
+from edgecxr.runtimes.node.deliveries import NewDelivery, enqueue
+
+__all__ = [
+    "IDENTITY",
+    "MAX_ATTEMPTS",
+    "Arrival",
+    "Image",
+    "Images",
+    "NewDelivery",
+    "Outcome",
+    "Receipt",
+    "Result",
+    "Row",
+    "Selection",
+    "State",
+    "move",
+]
+
+MAX_ATTEMPTS = 2  # an image that fails as often is quarantined
+
+
+class State(str, Enum):
+    """Where an image stands."""
+
+    RECEIVED = "received"  # durable, waits for screening
+    SCREENING = "screening"  # a worker has it
+    DECIDED = "decided"  # has its result, of which not all objects are delivered
+    REFUSED = "refused"  # cannot be screened, and not all objects that say so are delivered
+    DELIVERED = "delivered"  # decided or refused, and nothing is outstanding
+    QUARANTINED = "quarantined"  # kept aside with its error; a person decides
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What is known of an object when its last byte has come."""
+
+    sop_class: str
+    sop_instance: str  # "" for a file that is not DICOM: the spool gives it a UID of its own
+    syntax: str
+    source: str  # "dicom", "folder" or "http"
+    peer: str = ""  # address or file name
+    priority: int = 0  # higher is screened first
+    calling_ae: str = ""
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """The row that stands for an object, and whether it came before: with the same bytes, or with others."""
+
+    image: int
+    copy: Literal["new", "same", "other"]
+
+
+@dataclass(frozen=True)
+class Image:
+    """One row. What is said of patient and study is "" until the image has been screened."""
+
+    id: int
+    sop_class: str
+    sop_instance: str
+    syntax: str
+    source: str
+    peer: str
+    calling_ae: str
+    priority: int
+    received: float  # unix s
+    size: int  # bytes
+    state: State
+    attempts: int
+    error: str
+    copy: str  # "new" | "other"
+    file: str  # name of the file, without its folder
+    patient_name: str = ""
+    patient_id: str = ""
+    patient_birth_date: str = ""
+    patient_sex: str = ""
+    study_instance: str = ""
+    series_instance: str = ""
+    accession: str = ""
+    study_date: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What screening gave: a decision or a refusal; a fault is not an outcome (ValueError)."""
+
+    status: Literal["ok", "refused"]
+    record: dict[str, Any]  # plain JSON values
+    cam: NDArray[np.float32] | None = None  # (C, h, w)
+    identity: Mapping[str, str] | None = None  # by names of `IDENTITY`
+    worst: float = 0.0  # urgency in [0, 1]; 0 where refused
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where the fields contradict each other."""
+        if self.status not in ("ok", "refused"):
+            raise ValueError(f"status {self.status!r} of an outcome; it is ok or refused")
+        if not (math.isfinite(self.worst) and 0 <= self.worst <= 1):
+            raise ValueError(f"urgency {self.worst}; it is a number in [0, 1]")
+        if self.status == "refused" and (self.cam is not None or self.worst != 0):
+            raise ValueError("a refused image has no map, and urgency 0")
+        unknown = set(self.identity or ()) - set(IDENTITY)
+        if unknown:
+            raise ValueError(f"identity has {', '.join(sorted(unknown))}; known are {', '.join(IDENTITY)}")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was decided on an image, and when."""
+
+    image: int
+    status: Literal["ok", "refused"]
+    record: dict[str, Any]
+    cam: NDArray[np.float32] | None  # (C, h, w); None in listings
+    decided: float  # unix s
+    urgency: float  # in [0, 1]
+
+
+Row = tuple[Image, "Result | None"]
+
+COLUMNS = tuple(field.name for field in fields(Image))
+IDENTITY = COLUMNS[COLUMNS.index("patient_name") :]
+SELECT = "SELECT " + ", ".join(f"images.{name}" for name in COLUMNS)
+OUTCOMES = (State.DECIDED, State.REFUSED)
+
+
+class Images:
+    """The rows of images and results."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def insert(self, arrival: Arrival, file: str, size: int, known: Sequence[int]) -> int | None:
+        """A row for a durable file. None, and nothing inserted, where the UID's rows are no longer the `known` ones."""
+        values = (file, arrival.sop_class, arrival.sop_instance, arrival.syntax, arrival.source, arrival.peer)
+        values2 = (arrival.calling_ae, arrival.priority, time.time(), size, "other" if known else "new")
+        with self._database.write() as connection:
+            query = "SELECT id FROM images WHERE sop_instance = ? ORDER BY id"
+            if [row["id"] for row in connection.execute(query, (arrival.sop_instance,))] != list(known):
+                return None
+            cursor = connection.execute(
+                "INSERT INTO images (file, sop_class, sop_instance, syntax, source, peer, calling_ae, priority, "
+                "received, size, copy, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'received')",
+                (*values, *values2),
+            )
+            return cursor.lastrowid
+
+    def claim(self) -> Image | None:
+        """The next image that waits, now in screening."""
+        with self._database.write() as connection:
+            query = SELECT + " FROM images WHERE state = 'received' ORDER BY priority DESC, id LIMIT 1"
+            row = connection.execute(query).fetchone()
+            if row is None:
+                return None
+            connection.execute(
+                "UPDATE images SET state = 'screening', attempts = attempts + 1 WHERE id = ?", (row["id"],)
+            )
+            return _fetch(connection, row["id"])
+
+    def finish(self, image: int, outcome: Outcome, deliveries: Sequence[NewDelivery]) -> None:
+        """Result, identity, outbox rows and state at once. Raises SpoolError where it is not in screening."""
+        record = json.dumps(outcome.record, allow_nan=False, ensure_ascii=False)
+        decided = State.DECIDED if outcome.status == "ok" else State.REFUSED
+        identity = {name: (outcome.identity or {}).get(name, "") for name in IDENTITY}
+        sought = "\n".join(identity[name].casefold() for name in ("patient_name", "patient_id", "accession"))
+        now = time.time()
+        with self._database.write() as connection:
+            state = decided if deliveries else State.DELIVERED
+            move(connection, image, (State.SCREENING,), state, error="", sought=sought, **identity)
+            row = (image, outcome.status, record, _packed(outcome.cam), now, outcome.worst)
+            connection.execute("INSERT INTO results VALUES (?, ?, ?, ?, ?, ?)", row)
+            for name in _positives(outcome.record):
+                connection.execute("INSERT OR IGNORE INTO positives VALUES (?, ?)", (image, name))
+            enqueue(connection, image, deliveries, now)
+
+    def fail(self, image: int, error: str) -> State:
+        """Screening failed: received again, or quarantined when that was the last attempt."""
+        with self._database.write() as connection:
+            attempts = _fetch(connection, image).attempts
+            state = State.QUARANTINED if attempts >= MAX_ATTEMPTS else State.RECEIVED
+            move(connection, image, (State.SCREENING,), state, error=error)
+            return state
+
+    def release(self, image: int) -> None:
+        """Back to received; the attempt does not count."""
+        with self._database.write() as connection:
+            attempts = max(0, _fetch(connection, image).attempts - 1)
+            move(connection, image, (State.SCREENING,), State.RECEIVED, attempts=attempts)
+
+    def retry(self, image: int) -> Image:
+        """Quarantined or refused → received, without its result and deliveries. Raises SpoolError else."""
+        with self._database.write() as connection:
+            status = connection.execute("SELECT status FROM results WHERE image = ?", (image,)).fetchone()
+            allowed = [State.QUARANTINED, State.REFUSED]
+            if status is not None and status["status"] == "refused":
+                allowed.append(State.DELIVERED)
+            move(connection, image, allowed, State.RECEIVED, attempts=0, error="")
+            for table in ("results", "positives", "deliveries"):
+                connection.execute(f"DELETE FROM {table} WHERE image = ?", (image,))
+            return _fetch(connection, image)
+
+    def get(self, image: int) -> Image:
+        """Raises SpoolError where there is none."""
+        with self._database.read() as connection:
+            return _fetch(connection, image)
+
+    def find(self, sop_instance: str) -> list[Image]:
+        """Every row of a SOP Instance UID, oldest first."""
+        with self._database.read() as connection:
+            query = SELECT + " FROM images WHERE sop_instance = ? ORDER BY id"
+            return [_image(row) for row in connection.execute(query, (sop_instance,))]
+
+    def result(self, image: int) -> Result | None:
+        """The result with its map; None while there is none."""
+        with self._database.read() as connection:
+            row = connection.execute("SELECT * FROM results WHERE image = ?", (image,)).fetchone()
+        return None if row is None else _result(row, _unpacked(row["cam"]))
+
+    def counts(self) -> dict[State, int]:
+        """How many images are in each state; every state is there."""
+        with self._database.read() as connection:
+            rows = connection.execute("SELECT state, COUNT(*) AS number FROM images GROUP BY state").fetchall()
+        return dict.fromkeys(State, 0) | {State(row["state"]): row["number"] for row in rows}
+
+    def waiting(self) -> int:
+        """How many images wait for screening."""
+        with self._database.read() as connection:
+            query = "SELECT COUNT(*) FROM images WHERE state = 'received'"
+            return int(connection.execute(query).fetchone()[0])
+
+    def waiting_s(self) -> float | None:
+        """Age of the image that has waited longest, by this machine's clock; None where none waits."""
+        with self._database.read() as connection:
+            oldest = connection.execute("SELECT MIN(received) FROM images WHERE state = 'received'").fetchone()[0]
+        return None if oldest is None else max(0.0, time.time() - oldest)
+
+    def listing(self, selection: "Selection") -> list[Row]:
+        """Images and their results (without the map) that a selection wants."""
+        query, values = selection.statement()
+        with self._database.read() as connection:
+            rows = connection.execute(query, values).fetchall()
+        return [(_image(row), None if row["status"] is None else _result(row, None)) for row in rows]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which rows a listing has: see `Spool.listing`."""
+
+    states: Iterable[State] | None = None
+    finding: str | None = None
+    text: str = ""
+    limit: int = 100
+    before: int | None = None
+    order: Literal["urgent", "newest"] = "newest"
+
+    def statement(self) -> tuple[str, list[Any]]:
+        """SQL and its values. Raises SpoolError for an order that there is not."""
+        if self.order not in ("urgent", "newest"):
+            raise SpoolError(f"order {self.order!r} of a listing; there are urgent and newest")
+        where, values = self._conditions()
+        first = f"{URGENCY} DESC, " if self.order == "urgent" else ""
+        condition = f" WHERE {' AND '.join(where)}" if where else ""
+        query = (
+            f"{SELECT}, image, status, record, decided, urgency FROM images LEFT JOIN results ON image = images.id"
+            f"{condition} ORDER BY {first}images.id DESC LIMIT ?"
+        )
+        return query, [*values, self.limit]
+
+    def _conditions(self) -> tuple[list[str], list[Any]]:
+        where: list[str] = []
+        values: list[Any] = []
+        if self.states is not None:
+            names = [State(state).value for state in self.states]
+            where.append(f"state IN ({', '.join('?' * len(names))})")
+            values += names
+        if self.finding is not None:
+            where.append("images.id IN (SELECT image FROM positives WHERE finding = ?)")
+            values.append(self.finding)
+        if self.text:
+            where.append("sought LIKE ? ESCAPE '\\'")
+            values.append(f"%{_literal(self.text.casefold())}%")
+        if self.before is not None and self.order == "newest":
+            where.append("images.id < ?")
+            values.append(self.before)
+        elif self.before is not None:
+            last = "COALESCE((SELECT urgency FROM results WHERE image = ?), -1)"
+            where.append(f"({URGENCY}, images.id) < ({last}, ?)")
+            values += [self.before, self.before]
+        return where, values
+
+
+URGENCY = "COALESCE(urgency, -1)"
+
+
+def move(connection: sqlite3.Connection, image: int, allowed: Sequence[State], to: State, **columns: Any) -> None:
+    """Change the state of one image inside a transaction. Raises SpoolError where its state is not an `allowed` one."""
+    marks = ", ".join("?" * len(allowed))
+    sets = "".join(f", {name} = ?" for name in columns)
+    values = [to.value, *columns.values(), image, *(state.value for state in allowed)]
+    statement = f"UPDATE images SET state = ?{sets} WHERE id = ? AND state IN ({marks})"
+    if not connection.execute(statement, values).rowcount:
+        state = _fetch(connection, image).state
+        wanted = " or ".join(one.value for one in allowed)
+        raise SpoolError(f"image {image} is {state.value} and cannot become {to.value}; it would have to be {wanted}")
+
+
+def _fetch(connection: sqlite3.Connection, image: int) -> Image:
+    row = connection.execute(SELECT + " FROM images WHERE id = ?", (image,)).fetchone()
+    if row is None:
+        raise SpoolError(f"there is no image {image} in the spool")
+    return _image(row)
+
+
+def _image(row: sqlite3.Row) -> Image:
+    values = {name: row[name] for name in COLUMNS}
+    return Image(**{**values, "state": State(row["state"])})
+
+
+def _result(row: sqlite3.Row, cam: NDArray[np.float32] | None) -> Result:
+    return Result(row["image"], row["status"], json.loads(row["record"]), cam, row["decided"], row["urgency"])
+
+
+def _positives(record: Mapping[str, Any]) -> list[str]:
+    findings = record.get("findings", ())
+    return [finding["name"] for finding in findings if finding.get("decision") == "positive"]
+
+
+def _packed(cam: NDArray[np.float32] | None) -> bytes | None:
+    if cam is None:
+        return None
+    stream = io.BytesIO()
+    np.save(stream, np.asarray(cam, dtype=np.float32), allow_pickle=False)
+    return stream.getvalue()
+
+
+def _unpacked(data: bytes | None) -> NDArray[np.float32] | None:
+    return None if data is None else np.asarray(np.load(io.BytesIO(data), allow_pickle=False), dtype=np.float32)
+
+
+def _literal(text: str) -> str:
+    """Text in which LIKE finds no wildcard."""
+    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")

@@ -1,0 +1,143 @@
+"""Objects on their way in: bytes straight to a file, with room on the disk reserved before the first of them."""
+
+import errno
+import os
+import threading
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from edgecxr.errors import EdgeCxrError, ObjectTooLarge, SpoolError, SpoolFull
+
+__all__ = ["MEGABYTE", "Part", "Parts", "disk_error", "free_bytes"]
+
+MEGABYTE = 1_000_000
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that a program may still write on the disk of a folder."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize
+
+
+def disk_error(error: OSError, what: str) -> EdgeCxrError:
+    """What an OSError of the disk means: SpoolFull where there is no room, SpoolError else."""
+    told = f"{what}: {error.strerror or error}"
+    return SpoolFull(told) if error.errno in NO_ROOM else SpoolError(told)
+
+
+class Part:
+    """One object that is being received. Leaving its ``with`` block discards it, unless the spool has committed it."""
+
+    def __init__(self, path: Path, limit: int, closed: Callable[["Part"], None]) -> None:
+        self.path = path
+        self.size = 0  # bytes
+        self._limit = limit
+        self._closed = closed
+        self._descriptor: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append all of it.
+
+        Raises SpoolFull where the disk is full, ObjectTooLarge past the limit, SpoolError where the disk fails or
+        the part is closed; each of the first three discards the part.
+        """
+        if self._descriptor is None:
+            raise SpoolError("this part was committed or discarded; take a new one for more bytes")
+        view = memoryview(data)
+        self.size += view.nbytes
+        if self.size > self._limit:
+            self.discard()
+            raise ObjectTooLarge(
+                f"more than {self._limit // MEGABYTE} MB in one object; spool.max_object_mb allows more"
+            )
+        try:
+            written = os.write(self._descriptor, view)
+            if written != view.nbytes:
+                self._rest(view.cast("B")[written:])
+        except OSError as error:
+            self.discard()
+            raise disk_error(error, "an object could not be written to the spool") from error
+
+    def seal(self) -> None:
+        """Make the bytes durable and close the file, which stays. Raises SpoolFull or SpoolError, and discards."""
+        if self._descriptor is None:
+            raise SpoolError("this part was committed or discarded already")
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            self.discard()
+            raise disk_error(error, "an object could not be made durable") from error
+        self._close()
+
+    def discard(self) -> None:
+        """Close and remove the file; nothing where that was done, or the spool has committed it."""
+        if self._descriptor is not None:
+            self._close()
+            self.path.unlink(missing_ok=True)
+
+    @property
+    def open(self) -> bool:
+        """Whether it still takes bytes."""
+        return self._descriptor is not None
+
+    def __enter__(self) -> "Part":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.discard()
+
+    def _rest(self, view: memoryview) -> None:
+        """What a short write left; a full disk shows as one, before it shows as an error."""
+        while view.nbytes and self._descriptor is not None:
+            written = os.write(self._descriptor, view)
+            if not written:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            view = view[written:]
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            descriptor, self._descriptor = self._descriptor, None
+            self._closed(self)
+            os.close(descriptor)
+
+
+class Parts:
+    """The open parts of one spool, and the room that they may still take."""
+
+    def __init__(self, folder: Path, max_object: int, refuse_below: int) -> None:
+        """`max_object` bytes an object may have, `refuse_below` bytes that stay free on the disk."""
+        self.folder = folder
+        self._max_object = max_object
+        self._refuse_below = refuse_below
+        self._open: set[Part] = set()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._open)
+
+    def open(self) -> Part:
+        """A part, for which the disk has room. Raises SpoolFull, SpoolError."""
+        with self._lock:
+            free = free_bytes(self.folder)
+            promised = sum(self._max_object - part.size for part in self._open) + self._max_object
+            if free - promised < self._refuse_below:
+                raise SpoolFull(
+                    f"{free // MEGABYTE} MB free on the disk, of which {promised // MEGABYTE} are for images on their "
+                    f"way in and {self._refuse_below // MEGABYTE} stay free (spool.refuse_below_mb)"
+                )
+            try:
+                part = Part(self.folder / f"{uuid.uuid4().hex}.part", self._max_object, self._forget)
+            except OSError as error:
+                raise disk_error(error, f"no file could be opened in {self.folder}") from error
+            self._open.add(part)
+            return part
+
+    def _forget(self, part: Part) -> None:
+        with self._lock:
+            self._open.discard(part)

@@ -1,0 +1,296 @@
+"""The durable spool: what it has acknowledged is on the disk bit for bit, indexed, and decided exactly once.
+
+    spool/node.db                    the index (see `database`)
+    spool/lock                       held by the one node that works here
+    spool/incoming/<uuid>.part       objects on their way in
+    spool/films/<2 hex>/<uuid>.dcm   objects as received (.bin where they are not DICOM)
+    spool/quarantine/<uuid>.dcm      objects that a person has to look at
+
+Order of an acknowledgement: write → fsync → rename → fsync of the folder (and of its parent, where the folder is new)
+→ commit of the row → return.
+"""
+
+import contextlib
+import os
+import threading
+import uuid
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from edgecxr.errors import EdgeCxrError, SpoolError, SpoolFull
+from edgecxr.runtimes.node.commitments import Commitment, CommitmentRequest, Commitments
+from edgecxr.runtimes.node.config import SpoolLimits
+from edgecxr.runtimes.node.database import Database, sync_folder
+from edgecxr.runtimes.node.deliveries import Deliveries, Delivery, NewDelivery
+from edgecxr.runtimes.node.images import Arrival, Image, Images, Outcome, Receipt, Result, Row, Selection, State
+from edgecxr.runtimes.node.parts import MEGABYTE, Part, Parts, disk_error, free_bytes
+from edgecxr.runtimes.node.recovery import Recovery, lock_exclusively, mend
+from edgecxr.runtimes.node.retention import DAY_S, forget_delivered
+
+__all__ = [
+    "Arrival",
+    "Commitment",
+    "CommitmentRequest",
+    "Delivery",
+    "Image",
+    "NewDelivery",
+    "Outcome",
+    "Part",
+    "Receipt",
+    "Recovery",
+    "Result",
+    "Row",
+    "Spool",
+    "SpoolLimits",
+    "State",
+]
+
+CHUNK = 1 << 20  # bytes compared at once
+
+
+class Spool:
+    """The images of one node. Any thread may call anything; several processes may open it, one of them as the node."""
+
+    def __init__(self, folder: Path, limits: SpoolLimits) -> None:
+        """Open, or create. Raises SpoolError where it is of a newer version or cannot be used."""
+        self.folder = Path(folder)
+        self.limits = limits
+        self._films, self._quarantine = self.folder / "films", self.folder / "quarantine"
+        incoming = self.folder / "incoming"
+        try:
+            for place in (self.folder, incoming, self._films, self._quarantine):
+                place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._database = Database(self.folder / "node.db")
+            sync_folder(self.folder)
+            sync_folder(self.folder.parent)
+        except OSError as error:
+            raise disk_error(error, f"the spool {self.folder} cannot be used") from error
+        self._images = Images(self._database)
+        self._deliveries = Deliveries(self._database)
+        self._commitments = Commitments(self._database)
+        self._parts = Parts(incoming, limits.max_object_mb * MEGABYTE, limits.refuse_below_mb * MEGABYTE)
+        self._durable: set[Path] = set()  # folders whose own name is known to be on the disk
+        self._durable_lock = threading.Lock()
+        self._lock: int | None = None
+
+    def recover(self) -> Recovery:
+        """Take the spool for this node, and mend what a crash left. Raises SpoolError where another node has it."""
+        if self._lock is None:
+            self._lock = lock_exclusively(self.folder / "lock")
+        return mend(self._database, self._parts.folder, self._films, self._quarantine)
+
+    def close(self) -> None:
+        """Close the index and give the lock back."""
+        self._database.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def part(self) -> Part:
+        """A place for the bytes of one object. Raises SpoolFull before any is taken."""
+        waiting = self._images.waiting() + len(self._parts)
+        if waiting >= self.limits.max_waiting:
+            raise SpoolFull(f"{waiting} images wait for screening, as many as spool.max_waiting allows")
+        return self._parts.open()
+
+    def commit(self, part: Part, arrival: Arrival) -> Receipt:
+        """Make a part an image: durable and indexed when this returns.
+
+        Raises SpoolFull or SpoolError, and then nothing is kept.
+        """
+        if not part.open:
+            raise SpoolError("this part was committed or discarded already")
+        with part:
+            if not arrival.sop_instance:
+                arrival = Arrival(**{**vars(arrival), "sop_instance": f"2.25.{uuid.uuid4().int}"})
+                return self._keep(part, arrival, "bin")
+            return self._keep(part, arrival, "dcm")
+
+    def claim(self) -> Image | None:
+        """The image to screen next: highest priority, then longest here. None where none waits."""
+        return self._images.claim()
+
+    def finish(self, image: int, outcome: Outcome, deliveries: Sequence[NewDelivery] = ()) -> None:
+        """Result, identity, outbox and state in one transaction. Raises SpoolError where it is not in screening."""
+        self._images.finish(image, outcome, deliveries)
+
+    def fail(self, image: int, error: str) -> State:
+        """Screening failed: back to received, or quarantined after the second attempt. `error` names no patient."""
+        state = self._images.fail(image, error)
+        if state is State.QUARANTINED:
+            self._move(self._images.get(image))
+        return state
+
+    def release(self, image: int) -> None:
+        """Back to received, and the attempt does not count: the engine was at fault, or the node stops."""
+        self._images.release(image)
+
+    def retry(self, image: int) -> None:
+        """By hand: quarantined or refused → received, with fresh attempts; its result and deliveries are dropped."""
+        if not self._stored(self._images.get(image)):
+            raise SpoolError(f"the file of image {image} is gone from the spool; it cannot be screened again")
+        self._move(self._images.retry(image))
+
+    def get(self, image: int) -> Image:
+        """Raises SpoolError where there is none."""
+        return self._images.get(image)
+
+    def find(self, sop_instance: str) -> list[Image]:
+        """Every image with a SOP Instance UID, oldest first."""
+        return self._images.find(sop_instance)
+
+    def path(self, image: Image) -> Path:
+        """The bytes as received."""
+        here, there = self._places(image)
+        return there if not here.exists() and there.exists() else here
+
+    def result(self, image: int) -> Result | None:
+        """What was decided; None while nothing is."""
+        return self._images.result(image)
+
+    def listing(
+        self,
+        *,
+        states: Iterable[State] | None = None,
+        finding: str | None = None,
+        text: str = "",
+        limit: int = 100,
+        before: int | None = None,
+        order: Literal["urgent", "newest"] = "newest",
+    ) -> list[Row]:
+        """Images with their results (without the map).
+
+        `finding`: positive for it. `text`: in patient name, patient ID or accession number, in any case. `before`: the
+        id of the last row of the page before, in the same order. Rows without a result are the least urgent.
+        """
+        return self._images.listing(Selection(states, finding, text, limit, before, order))
+
+    def counts(self) -> dict[State, int]:
+        """Images by state; every state is there."""
+        return self._images.counts()
+
+    def free_bytes(self) -> int:
+        """Room on the disk."""
+        return free_bytes(self.folder)
+
+    def waiting_s(self) -> float | None:
+        """How long the oldest waiting image has waited; None where none does."""
+        return self._images.waiting_s()
+
+    def change(self) -> int:
+        """A number that grows with every committed change of this process."""
+        return self._database.change()
+
+    def wait(self, after: int, timeout_s: float) -> int:
+        """`change()` as soon as it is greater than `after`, or when the time is over."""
+        return self._database.wait(after, timeout_s)
+
+    def due(self, now: float, limit: int = 8) -> list[Delivery]:
+        """Deliveries that may be tried at `now` (unix s)."""
+        return self._deliveries.due(now, limit)
+
+    def sent(self, delivery: int) -> None:
+        """A delivery has arrived; with the last one its image is delivered. Raises SpoolError if twice."""
+        self._deliveries.sent(delivery)
+
+    def postpone(self, delivery: int, error: str, until: float) -> None:
+        """A delivery failed; it is due again at `until` (unix s)."""
+        self._deliveries.postpone(delivery, error, until)
+
+    def outstanding(self) -> int:
+        """Deliveries that have not arrived."""
+        return self._deliveries.outstanding()
+
+    def ask(self, request: CommitmentRequest) -> int:
+        """Keep a storage commitment request, durably; its id."""
+        return self._commitments.ask(request)
+
+    def asked_due(self, now: float, limit: int = 8) -> list[Commitment]:
+        """Commitment requests that may be answered at `now` (unix s)."""
+        return self._commitments.due(now, limit)
+
+    def answered(self, commitment: int) -> None:
+        """The answer has arrived at the peer."""
+        self._commitments.answered(commitment)
+
+    def postpone_answer(self, commitment: int, error: str, until: float) -> None:
+        """The answer did not arrive; it is due again at `until` (unix s)."""
+        self._commitments.postpone(commitment, error, until)
+
+    def is_durable(self, sop_class: str, sop_instance: str) -> bool:
+        """Whether an instance of this class is indexed and its bytes are here."""
+        return any(image.sop_class == sop_class and self._stored(image) for image in self.find(sop_instance))
+
+    def expire(self, now: float) -> int:
+        """Forget delivered images older than keep_days, and the oldest while less than tidy_below_mb is free."""
+        room = self.limits.tidy_below_mb * MEGABYTE - self.free_bytes()
+        names = forget_delivered(self._database, now - self.limits.keep_days * DAY_S, room)
+        for name in names:
+            (self._films / name[:2] / name).unlink(missing_ok=True)
+        return len(names)
+
+    def _keep(self, part: Part, arrival: Arrival, suffix: str) -> Receipt:
+        name = f"{part.path.stem}.{suffix}"
+        place = self._films / name[:2] / name
+        while True:
+            known = self._images.find(arrival.sop_instance)
+            twin = next((image for image in known if _same(part.path if part.open else place, self.path(image))), None)
+            if twin is not None:
+                place.unlink(missing_ok=True)
+                return Receipt(twin.id, "same")
+            if part.open:
+                part.seal()
+                self._rename(part.path, place)
+            try:
+                image = self._images.insert(arrival, name, part.size, [image.id for image in known])
+            except EdgeCxrError:
+                place.unlink(missing_ok=True)
+                raise
+            if image is not None:
+                return Receipt(image, "other" if known else "new")
+
+    def _rename(self, path: Path, place: Path) -> None:
+        try:
+            self._make_durable(place.parent)
+            path.rename(place)
+            sync_folder(place.parent)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            place.unlink(missing_ok=True)
+            raise disk_error(error, "an object could not be filed in the spool") from error
+
+    def _make_durable(self, folder: Path) -> None:
+        with self._durable_lock:
+            if folder not in self._durable:
+                folder.mkdir(mode=0o700, exist_ok=True)
+                sync_folder(folder.parent)
+                self._durable.add(folder)
+
+    def _places(self, image: Image) -> tuple[Path, Path]:
+        """Where the file belongs, and where it is if a crash came before it was moved."""
+        film, aside = self._films / image.file[:2] / image.file, self._quarantine / image.file
+        return (aside, film) if image.state is State.QUARANTINED else (film, aside)
+
+    def _stored(self, image: Image) -> bool:
+        return self.path(image).exists()
+
+    def _move(self, image: Image) -> None:
+        here, there = self._places(image)
+        with contextlib.suppress(OSError):  # found where it is; moved at the next start
+            here.parent.mkdir(mode=0o700, exist_ok=True)
+            there.rename(here)
+
+
+def _same(path: Path, other: Path) -> bool:
+    """Whether two files have the same bytes; a file that is gone is like no other."""
+    try:
+        if path.stat().st_size != other.stat().st_size:
+            return False
+        with path.open("rb", buffering=0) as one, other.open("rb", buffering=0) as two:
+            while chunk := one.read(CHUNK):
+                if chunk != two.read(CHUNK):
+                    return False
+    except FileNotFoundError:
+        return False
+    return True
