@@ -53,11 +53,14 @@ class Deliveries:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def due(self, now: float, limit: int) -> list[Delivery]:
-        """What may be tried at `now` (unix s), longest due first."""
+    def due(self, now: float, limit: int, destination: str | None = None) -> list[Delivery]:
+        """What may be tried at `now` (unix s), longest due first; of one destination where named."""
         with self._database.read() as connection:
-            query = f"SELECT {FIELDS} {OPEN} AND due <= ? ORDER BY due, deliveries.id LIMIT ?"
-            return [Delivery(*row) for row in connection.execute(query, (now, limit))]
+            query = (
+                f"SELECT {FIELDS} {OPEN} AND due <= ? AND destination = COALESCE(?, destination)"
+                " ORDER BY due, deliveries.id LIMIT ?"
+            )
+            return [Delivery(*row) for row in connection.execute(query, (now, destination, limit))]
 
     def outstanding(self) -> int:
         """How many objects have not reached their destination."""

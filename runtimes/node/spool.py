@@ -186,9 +186,9 @@ class Spool:
         """`change()` as soon as it is greater than `after`, or when the time is over."""
         return self._database.wait(after, timeout_s)
 
-    def due(self, now: float, limit: int = 8) -> list[Delivery]:
-        """Deliveries that may be tried at `now` (unix s)."""
-        return self._deliveries.due(now, limit)
+    def due(self, now: float, limit: int = 8, destination: str | None = None) -> list[Delivery]:
+        """Deliveries that may be tried at `now` (unix s); of one destination where named."""
+        return self._deliveries.due(now, limit, destination)
 
     def sent(self, delivery: int) -> None:
         """A delivery has arrived; with the last one its image is delivered. Raises SpoolError if twice."""
