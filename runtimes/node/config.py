@@ -55,7 +55,7 @@ class PeerSection(Strict):
     """One DICOM application that may call, by its AE title and address."""
 
     ae: AeTitle
-    host: str | None = Field(None, description="address or network (10.0.0.0/24) it calls from; any, unless given")
+    host: str | None = Field(default=None, description="address or network (10.0.0.0/24) it calls from; any, unless given")
     port: Annotated[int, Field(ge=1, le=65535, description="where it listens, for storage commitment")] | None = None
     priority: Annotated[int, Field(ge=-5, le=5, description="added to the priority of its images")] = 0
 
@@ -66,15 +66,15 @@ class DicomSection(Strict):
     ae: AeTitle = "EDGECXR"
     host: str = "0.0.0.0"
     port: Port = 11112
-    check_called_ae: bool = Field(False, description="refuse callers that call us by another AE title")
-    peers: tuple[PeerSection, ...] = Field((), description="who may call; anyone, where empty")
+    check_called_ae: bool = Field(default=False, description="refuse callers that call us by another AE title")
+    peers: tuple[PeerSection, ...] = Field(default=(), description="who may call; anyone, where empty")
     tls: TlsSection | None = None
     max_associations: Annotated[int, Field(ge=1, le=1000)] = 32
     max_associations_per_peer: Annotated[int, Field(ge=1, le=1000)] = 8
     max_connections: Annotated[int, Field(ge=1, le=4000, description="open sockets, associated or not")] = 128
-    request_timeout_s: Seconds = Field(10.0, description="ARTIM: from connection to A-ASSOCIATE-RQ")
-    idle_timeout_s: Seconds = Field(60.0, description="silence on an association after which it is aborted")
-    transfer_timeout_s: Seconds = Field(20.0, description="silence in the middle of an object")
+    request_timeout_s: Seconds = Field(default=10.0, description="ARTIM: from connection to A-ASSOCIATE-RQ")
+    idle_timeout_s: Seconds = Field(default=60.0, description="silence on an association after which it is aborted")
+    transfer_timeout_s: Seconds = Field(default=20.0, description="silence in the middle of an object")
     max_pdu: Annotated[int, Field(ge=4096, le=1 << 24, description="bytes")] = 1 << 18
 
 
@@ -92,10 +92,10 @@ class HttpSection(Strict):
 
     host: str = "127.0.0.1"
     port: Port = 8080
-    socket: Path | None = Field(None, description="a Unix socket instead of host and port")
-    password: str | None = Field(None, min_length=8, description="asked of every browser and program")
+    socket: Path | None = Field(default=None, description="a Unix socket instead of host and port")
+    password: str | None = Field(default=None, min_length=8, description="asked of every browser and program")
     tls: TlsSection | None = None
-    wait_s: Seconds = Field(60.0, description="longest wait of POST /v1/screen")
+    wait_s: Seconds = Field(default=60.0, description="longest wait of POST /v1/screen")
 
     @model_validator(mode="after")
     def _guarded(self) -> "HttpSection":
@@ -137,17 +137,17 @@ class ScreeningSection(Strict):
 
     engine: str = "auto"
     precision: str = "auto"
-    point: str | None = Field(None, description="operating point; the bundle's first unless given")
+    point: str | None = Field(default=None, description="operating point; the bundle's first unless given")
     workers: Annotated[int, Field(ge=1, le=16)] = 1
     threads: Annotated[int, Field(ge=0, description="inference threads of a worker; 0 is all cores")] = 0
-    timeout_s: Seconds = Field(60.0, description="after which a worker counts as stuck and is replaced")
+    timeout_s: Seconds = Field(default=60.0, description="after which a worker counts as stuck and is replaced")
 
 
 class BundleSection(Strict):
     """Which model, and whose signature is trusted."""
 
-    path: Path | None = Field(None, description="a bundle; the installed one, else the package's own, unless given")
-    trusted_keys: tuple[Path, ...] = Field((), description="public keys (PEM, Ed25519) of who may sign bundles")
+    path: Path | None = Field(default=None, description="a bundle; the installed one, else the package's own, unless given")
+    trusted_keys: tuple[Path, ...] = Field(default=(), description="public keys (PEM, Ed25519) of who may sign bundles")
     allow_unsigned: bool = False
 
 
