@@ -66,8 +66,10 @@ def read_dicom(data: memoryview, source: str, limits: Limits) -> Radiograph:
     )
 
 
-def open_dataset(data: memoryview, limits: Limits) -> tuple[Header, str, list[str]]:
+def open_dataset(data: memoryview, limits: Limits, *, broken: bool = False) -> tuple[Header, str, list[str]]:
     """The header of a DICOM file, its transfer syntax and what was odd about the file.
+
+    `broken` is for telling whose a damaged file is: the header ends where the first fault begins.
 
     Raises Refusal: UNREADABLE (no meta information, no transfer syntax, broken structure), TRUNCATED, TOO_LARGE.
     """
@@ -85,4 +87,4 @@ def open_dataset(data: memoryview, limits: Limits) -> tuple[Header, str, list[st
     if syntax == DEFLATED:
         data, position = inflate(data[position:], limits), 0
     encoding = Encoding(implicit=syntax == IMPLICIT, little=syntax != BIG_ENDIAN)
-    return Header(data, (position, len(data)), encoding, limits), syntax, notes
+    return Header(data, (position, len(data)), encoding, limits, broken=broken), syntax, notes

@@ -14,7 +14,7 @@ from pydicom.datadict import dictionary_VR
 from edgecxr.errors import Refusal, RefusalReason
 from edgecxr.read.guard import Limits
 
-__all__ = ["Element", "Encoding", "walk", "walk_group"]
+__all__ = ["Element", "Encoding", "walk", "walk_group", "walk_whole"]
 
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 PIXEL_DATA = 0x7FE00010
@@ -72,6 +72,18 @@ def walk(data: memoryview, span: tuple[int, int], encoding: Encoding, limits: Li
     """
     walker = _Walk(data, span[1], encoding, limits)
     walker.run(span[0])
+    return walker.found
+
+
+def walk_whole(data: memoryview, span: tuple[int, int], encoding: Encoding, limits: Limits) -> dict[int, Element]:
+    """The outermost elements that lie whole before the first fault: whose a broken file is, but never its pixels."""
+    walker = _Walk(data, span[1], encoding, limits)
+    try:
+        walker.run(span[0])
+    except Refusal:
+        last = next((level.element for level in walker.levels if level.element is not None), None)
+        if last is not None:
+            walker.found.pop(last.tag, None)
     return walker.found
 
 

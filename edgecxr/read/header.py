@@ -7,7 +7,7 @@ import struct
 from pydicom.datadict import tag_for_keyword
 
 from edgecxr.errors import Refusal, RefusalReason
-from edgecxr.read.elements import Element, Encoding, walk
+from edgecxr.read.elements import Element, Encoding, walk, walk_whole
 from edgecxr.read.guard import Limits, shown
 
 __all__ = ["Header"]
@@ -19,11 +19,20 @@ DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")  # PS3.5 6.2, DS
 class Header:
     """The outermost elements of a data set or of one item, by the keywords of PS3.6."""
 
-    def __init__(self, data: memoryview, span: tuple[int, int], encoding: Encoding, limits: Limits) -> None:
+    def __init__(
+        self,
+        data: memoryview,
+        span: tuple[int, int],
+        encoding: Encoding,
+        limits: Limits,
+        *,
+        broken: bool = False,
+    ) -> None:
+        """`broken` keeps what lies whole before the first fault, instead of refusing."""
         self.data = data
         self.encoding = encoding
         self.limits = limits
-        self.elements = walk(data, span, encoding, limits)
+        self.elements = (walk_whole if broken else walk)(data, span, encoding, limits)
 
     def element(self, keyword: str) -> Element | None:
         """The element, or None when the header has none."""

@@ -1,0 +1,71 @@
+"""The capture of one image: a Secondary Capture with film, heatmap and result burnt in (PS3.3 A.8.1)."""
+
+from highdicom.sc import SCImage
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.valuerep import DA, TM
+
+from edgecxr.runtimes.node.results.drawing import sheet
+from edgecxr.runtimes.node.results.header import WARNING, fill, frame
+from edgecxr.runtimes.node.results.making import Making
+
+__all__ = ["capture"]
+
+UNPAIRED = frozenset(
+    ["ABDOMEN", "CHEST", "CSPINE", "HEAD", "HEART", "LSPINE", "NECK", "PELVIS", "SKULL", "SPINE", "TSPINE"]
+)  # PS3.16 L
+
+
+def capture(making: Making) -> Dataset:
+    """The capture as a data set with its file meta information. Without PixelSpacing: nothing is to be measured."""
+    dataset: Dataset = SCImage(
+        pixel_array=sheet(making),
+        photometric_interpretation="RGB",
+        bits_allocated=8,
+        coordinate_system="PATIENT",
+        patient_orientation=("L", "F"),  # replaced below
+        study_instance_uid=making.source.study,
+        **frame(making, "capture"),
+    )
+    fill(dataset, making)
+    _describe(dataset, making)
+    return dataset
+
+
+def _describe(dataset: Dataset, making: Making) -> None:
+    source = making.source
+    dataset.ConversionType = "WSD"
+    dataset.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
+    dataset.PatientOrientation = list(source.orientation) or None
+    if source.body_part:
+        dataset.BodyPartExamined = source.body_part
+    if source.body_part not in UNPAIRED:
+        dataset.Laterality = source.laterality or None  # type 2C: of a paired structure (PS3.3 C.7.3.1)
+    dataset.DateOfSecondaryCapture = DA(making.moment.date())
+    dataset.TimeOfSecondaryCapture = TM(making.moment.time().replace(microsecond=0, tzinfo=None))
+    dataset.BurnedInAnnotation = "YES" if source.burned_in == "YES" else "NO"  # does it identify the patient?
+    dataset.LossyImageCompression = "01" if source.lossy else "00"
+    dataset.DerivationDescription = f"{WARNING}. {_result(making)}"[:1024]
+    dataset.ImageComments = "\r\n".join((WARNING, _result(making), *making.notes))[:10240]
+    dataset.SourceImageSequence = [_reference(making)]
+
+
+def _result(making: Making) -> str:
+    if making.refused:
+        return f"REFUSED, not screened: {making.reason}"
+    lines = (
+        f"{finding['name']} {finding['decision']} ({finding['probability']:.6f}, threshold {finding['threshold']:.6f})"
+        for finding in making.record["findings"]
+    )
+    return f"Heatmap by {making.model}: {'; '.join(lines)}"
+
+
+def _reference(making: Making) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID = making.source.sop_class
+    item.ReferencedSOPInstanceUID = making.source.instance
+    purpose, code = Dataset(), codes.DCM.SourceImageForImageProcessingOperation
+    purpose.CodeValue, purpose.CodingSchemeDesignator = code.value, code.scheme_designator
+    purpose.CodeMeaning = code.meaning
+    item.PurposeOfReferenceCodeSequence = [purpose]
+    return item
