@@ -11,7 +11,9 @@ from edgecxr.commands.demo import demo
 from edgecxr.commands.doctor import doctor
 from edgecxr.commands.evaluate import evaluate
 from edgecxr.commands.inspection import inspect
+from edgecxr.commands.install import install, rollback
 from edgecxr.commands.screen import screen
+from edgecxr.commands.sign import keygen, sign
 from edgecxr.commands.terminal import ExitCode, guarded
 from edgecxr.commands.verify import verify
 
@@ -26,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for verb in (build, inspect, verify, screen, evaluate, doctor, demo):
+for verb in (build, inspect, verify, screen, evaluate, doctor, demo, keygen, sign, install, rollback):
     app.command()(guarded(verb))
 
 

@@ -2,17 +2,23 @@
 
 import io
 import os
+import struct
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 from edgecxr.errors import BundleError
 
-__all__ = ["LIMIT_BYTES", "pack", "read_bytes", "unpack", "write_atomically"]
+__all__ = ["LIMIT_BYTES", "pack", "read_bytes", "sync_folder", "unpack", "write_atomically"]
 
 LIMIT_BYTES = 64 * 1024 * 1024  # a student is about 3 MB in INT8; a file larger than this is no bundle of ours
-EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can state
+# Of APPNOTE.TXT 6.3.10: signature, version, flags, method, time and date (1980-01-01), CRC, sizes, lengths, attributes
+LOCAL = struct.Struct("<4s5H3I2H")
+CENTRAL = struct.Struct("<4s6H3I5H2I")
+END = struct.Struct("<4s4H2IH")
+VERSION, UNIX, UTF8, STORED, DATE, MODE = 20, 3, 0x800, 0, 0x21, 0o644 << 16
 
 
 def read_bytes(path: Path) -> bytes:
@@ -32,7 +38,10 @@ def unpack(data: bytes, source: str) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             _check_listing(archive.infolist(), len(data), source)
-            return {info.filename: archive.read(info) for info in archive.infolist()}
+            members = {info.filename: archive.read(info) for info in archive.infolist()}
+        if pack(members) != data:  # a zip says much twice, and some to nobody: this looks at every byte
+            raise zipfile.BadZipFile("a header in it is not as EdgeCXR writes it")
+        return members
     except (zipfile.BadZipFile, EOFError, ValueError, OSError, RuntimeError, NotImplementedError) as error:
         raise BundleError(
             f"{source}: not a whole bundle ({error}); copy the file again from where it was built"
@@ -62,15 +71,19 @@ def _check_listing(listing: list[zipfile.ZipInfo], size: int, source: str) -> No
 
 
 def pack(members: Mapping[str, bytes]) -> bytes:
-    """The zip of these members, in this order: the same members give the same bytes."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in members.items():
-            info = zipfile.ZipInfo(name, EPOCH)
-            info.create_system = 3  # Unix, on every platform
-            info.external_attr = 0o644 << 16
-            archive.writestr(info, content)
-    return buffer.getvalue()
+    """The zip of these members, in this order: the same members give the same bytes, with every Python."""
+    bodies, directory, offset = [], [], 0
+    for name, content in members.items():
+        encoded, size = name.encode(), len(content)
+        shared = (UTF8 * (not name.isascii()), STORED, 0, DATE, zlib.crc32(content), size, size, len(encoded), 0)
+        local = LOCAL.pack(b"PK\3\4", VERSION, *shared) + encoded
+        made_by = VERSION | UNIX << 8
+        directory.append(CENTRAL.pack(b"PK\1\2", made_by, VERSION, *shared, 0, 0, 0, MODE, offset) + encoded)
+        bodies += [local, content]
+        offset += len(local) + size
+    listing = b"".join(directory)
+    end = END.pack(b"PK\5\6", 0, 0, len(members), len(members), len(listing), offset, 0)
+    return b"".join([*bodies, listing, end])
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -87,3 +100,15 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names that were given or taken in the folder survive a power cut (on POSIX; elsewhere it does nothing)."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

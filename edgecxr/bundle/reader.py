@@ -37,7 +37,7 @@ class Bundle:
         return cls(archive.unpack(archive.read_bytes(Path(path)), str(path)), str(path))
 
     def _verify(self) -> None:
-        promised, present = self.manifest.members, self._members.keys() - {"manifest.json"}
+        promised, present = self.manifest.members, self._members.keys() - {"manifest.json", "signature"}
         for name in sorted(present - promised.keys()):
             raise BundleError(
                 f"{self.source}: member {name!r} is not in the manifest; it was altered, so it is not used"
@@ -51,6 +51,16 @@ class Bundle:
                     f"{self.source}: member {name!r} has digest {got[:12]}, the manifest says {digest[:12]}; "
                     "it was damaged or altered, so it is not used"
                 )
+
+    @property
+    def manifest_bytes(self) -> bytes:
+        """`manifest.json` as stored: what `digest` names and a signature covers."""
+        return self._members["manifest.json"]
+
+    @property
+    def signature(self) -> bytes | None:
+        """The member `signature` as stored, None where there is none; `edgecxr.bundle.signature` checks it."""
+        return self._members.get("signature")
 
     @property
     def spec(self) -> ModelSpec:

@@ -22,26 +22,29 @@ def inspect(
 
     Example: `edgecxr inspect covid3.cxr`
     """
-    from edgecxr.bundle import Bundle, default_bundle_path
+    from edgecxr.bundle import Bundle, default_bundle_path, signature
 
     opened = Bundle.open(bundle or default_bundle_path())
+    keys = signature.signers(opened)
     if card:
         print(opened.card())
     elif as_json:
         manifest = opened.manifest.model_dump(mode="json")
-        print_json({"digest": opened.digest, "manifest": manifest, "evaluation": opened.evaluation()})
+        print_json({"digest": opened.digest, "keys": keys, "manifest": manifest, "evaluation": opened.evaluation()})
     else:
-        print("\n".join(f"{key + ':':<16}{value}" for key, value in _facts(opened)))
+        print("\n".join(f"{key + ':':<16}{value}" for key, value in _facts(opened, keys)))
         _print_points(opened)
 
 
-def _facts(bundle: "Bundle") -> list[tuple[str, Any]]:
+def _facts(bundle: "Bundle", keys: tuple[str, ...]) -> list[tuple[str, Any]]:
     spec, manifest = bundle.spec, bundle.manifest
     size = spec.preprocess.size
     provenance = manifest.provenance
     return [
         ("bundle", bundle.source),
         ("digest", bundle.digest),
+        *(("signed", f"by key {key[:12]} (edgecxr verify --trusted KEY.pub checks it)") for key in keys),
+        *(() if keys else (("signed", "no"),)),
         ("model", f"{spec.name} {spec.version}"),
         *(("head", f"{head.name} ({head.kind}): {', '.join(head.classes)}") for head in spec.heads),
         ("input", f"{size}x{size}, {spec.preprocess.aspect}, chain {manifest.chain[:12]}"),
