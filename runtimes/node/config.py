@@ -77,6 +77,15 @@ class DicomSection(Strict):
     transfer_timeout_s: Seconds = Field(default=20.0, description="silence in the middle of an object")
     max_pdu: Annotated[int, Field(ge=4096, le=1 << 24, description="bytes")] = 1 << 18
 
+    @model_validator(mode="after")
+    def _roomy(self) -> "DicomSection":
+        if self.max_connections <= self.max_associations:
+            raise ValueError(
+                f"max_connections {self.max_connections} leaves no room beside max_associations "
+                f"{self.max_associations} for a peer that is about to associate: make it larger"
+            )
+        return self
+
 
 class WatchSection(Strict):
     """A folder into which files are put; each is taken when it has stopped growing, then removed from there."""
