@@ -5,7 +5,7 @@ import json
 import math
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from edgecxr.runtimes.node.database import Database
 from edgecxr.runtimes.node.deliveries import NewDelivery, enqueue
 
 __all__ = [
+    "COLUMNS",
     "IDENTITY",
     "MAX_ATTEMPTS",
     "Arrival",
@@ -28,9 +29,9 @@ __all__ = [
     "Receipt",
     "Result",
     "Row",
-    "Selection",
     "State",
-    "move",
+    "to_image",
+    "to_result",
 ]
 
 MAX_ATTEMPTS = 2  # an image that fails as often is quarantined
@@ -224,13 +225,13 @@ class Images:
         """Every row of a SOP Instance UID, oldest first."""
         with self._database.read() as connection:
             query = SELECT + " FROM images WHERE sop_instance = ? ORDER BY id"
-            return [_image(row) for row in connection.execute(query, (sop_instance,))]
+            return [to_image(row) for row in connection.execute(query, (sop_instance,))]
 
     def result(self, image: int) -> Result | None:
         """The result with its map; None while there is none."""
         with self._database.read() as connection:
             row = connection.execute("SELECT * FROM results WHERE image = ?", (image,)).fetchone()
-        return None if row is None else _result(row, _unpacked(row["cam"]))
+        return None if row is None else to_result(row, _unpacked(row["cam"]))
 
     def counts(self) -> dict[State, int]:
         """How many images are in each state; every state is there."""
@@ -250,63 +251,6 @@ class Images:
             oldest = connection.execute("SELECT MIN(received) FROM images WHERE state = 'received'").fetchone()[0]
         return None if oldest is None else max(0.0, time.time() - oldest)
 
-    def listing(self, selection: "Selection") -> list[Row]:
-        """Images and their results (without the map) that a selection wants."""
-        query, values = selection.statement()
-        with self._database.read() as connection:
-            rows = connection.execute(query, values).fetchall()
-        return [(_image(row), None if row["status"] is None else _result(row, None)) for row in rows]
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which rows a listing has: see `Spool.listing`."""
-
-    states: Iterable[State] | None = None
-    finding: str | None = None
-    text: str = ""
-    limit: int = 100
-    before: int | None = None
-    order: Literal["urgent", "newest"] = "newest"
-
-    def statement(self) -> tuple[str, list[Any]]:
-        """SQL and its values. Raises SpoolError for an order that there is not."""
-        if self.order not in ("urgent", "newest"):
-            raise SpoolError(f"order {self.order!r} of a listing; there are urgent and newest")
-        where, values = self._conditions()
-        first = f"{URGENCY} DESC, " if self.order == "urgent" else ""
-        condition = f" WHERE {' AND '.join(where)}" if where else ""
-        query = (
-            f"{SELECT}, image, status, record, decided, urgency FROM images LEFT JOIN results ON image = images.id"
-            f"{condition} ORDER BY {first}images.id DESC LIMIT ?"
-        )
-        return query, [*values, self.limit]
-
-    def _conditions(self) -> tuple[list[str], list[Any]]:
-        where: list[str] = []
-        values: list[Any] = []
-        if self.states is not None:
-            names = [State(state).value for state in self.states]
-            where.append(f"state IN ({', '.join('?' * len(names))})")
-            values += names
-        if self.finding is not None:
-            where.append("images.id IN (SELECT image FROM positives WHERE finding = ?)")
-            values.append(self.finding)
-        if self.text:
-            where.append("sought LIKE ? ESCAPE '\\'")
-            values.append(f"%{_literal(self.text.casefold())}%")
-        if self.before is not None and self.order == "newest":
-            where.append("images.id < ?")
-            values.append(self.before)
-        elif self.before is not None:
-            last = "COALESCE((SELECT urgency FROM results WHERE image = ?), -1)"
-            where.append(f"({URGENCY}, images.id) < ({last}, ?)")
-            values += [self.before, self.before]
-        return where, values
-
-
-URGENCY = "COALESCE(urgency, -1)"
-
 
 def move(connection: sqlite3.Connection, image: int, allowed: Sequence[State], to: State, **columns: Any) -> None:
     """Change the state of one image inside a transaction. Raises SpoolError where its state is not an `allowed` one."""
@@ -324,15 +268,15 @@ def _fetch(connection: sqlite3.Connection, image: int) -> Image:
     row = connection.execute(SELECT + " FROM images WHERE id = ?", (image,)).fetchone()
     if row is None:
         raise SpoolError(f"there is no image {image} in the spool")
-    return _image(row)
+    return to_image(row)
 
 
-def _image(row: sqlite3.Row) -> Image:
+def to_image(row: sqlite3.Row) -> Image:
     values = {name: row[name] for name in COLUMNS}
     return Image(**{**values, "state": State(row["state"])})
 
 
-def _result(row: sqlite3.Row, cam: NDArray[np.float32] | None) -> Result:
+def to_result(row: sqlite3.Row, cam: NDArray[np.float32] | None) -> Result:
     return Result(row["image"], row["status"], json.loads(row["record"]), cam, row["decided"], row["urgency"])
 
 
@@ -351,8 +295,3 @@ def _packed(cam: NDArray[np.float32] | None) -> bytes | None:
 
 def _unpacked(data: bytes | None) -> NDArray[np.float32] | None:
     return None if data is None else np.asarray(np.load(io.BytesIO(data), allow_pickle=False), dtype=np.float32)
-
-
-def _literal(text: str) -> str:
-    """Text in which LIKE finds no wildcard."""
-    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")

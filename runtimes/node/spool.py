@@ -23,7 +23,8 @@ from edgecxr.runtimes.node.commitments import Commitment, CommitmentRequest, Com
 from edgecxr.runtimes.node.config import SpoolLimits
 from edgecxr.runtimes.node.database import Database, sync_folder
 from edgecxr.runtimes.node.deliveries import Deliveries, Delivery, NewDelivery
-from edgecxr.runtimes.node.images import Arrival, Image, Images, Outcome, Receipt, Result, Row, Selection, State
+from edgecxr.runtimes.node.images import Arrival, Image, Images, Outcome, Receipt, Result, Row, State
+from edgecxr.runtimes.node.listing import Selection, listed
 from edgecxr.runtimes.node.parts import MEGABYTE, Part, Parts, disk_error, free_bytes
 from edgecxr.runtimes.node.recovery import Recovery, lock_exclusively, mend
 from edgecxr.runtimes.node.retention import DAY_S, forget_delivered
@@ -164,7 +165,7 @@ class Spool:
         `finding`: positive for it. `text`: in patient name, patient ID or accession number, in any case. `before`: the
         id of the last row of the page before, in the same order. Rows without a result are the least urgent.
         """
-        return self._images.listing(Selection(states, finding, text, limit, before, order))
+        return listed(self._database, Selection(states, finding, text, limit, before, order))
 
     def counts(self) -> dict[State, int]:
         """Images by state; every state is there."""
