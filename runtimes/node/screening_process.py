@@ -5,10 +5,12 @@ for longer than the film in its hands. A fault is a value (`Fault`), told apart 
 machine's.
 """
 
+import logging
 import multiprocessing
 import os
 import signal
 import traceback
+import warnings
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,6 +21,7 @@ from edgecxr.errors import BundleError, EngineError, KernelError
 if TYPE_CHECKING:
     from edgecxr.runtimes.screener import Screener
     from edgecxr.runtimes.screening import Screening
+    from edgecxr.spec import ModelSpec
 
 __all__ = ["Fault", "Origin", "Reply", "ScreeningProcess", "Setup", "answer"]
 
@@ -46,8 +49,8 @@ class Origin:
     precision: str
     kernel: str
     bundle: str  # digest
-    name: str  # of the model
     point: str
+    spec: "ModelSpec"
     passed_over: tuple[tuple[str, str], ...] = ()  # engines that did not prove themselves, with the reason
 
 
@@ -93,9 +96,10 @@ def _prove(screener: "Screener") -> None:
 
 
 def _child(pipe: Connection, setup: Setup) -> None:
-    """Main of the child. Signals are the parent's business: a Ctrl-C in a terminal reaches the whole group."""
+    """Main of the child. A Ctrl-C in a terminal reaches the whole group, and is the parent's business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    logging.disable(logging.WARNING)  # libraries quote what they cannot read
+    warnings.simplefilter("ignore")
     from edgecxr.runtimes.screener import Screener
 
     try:
@@ -118,8 +122,8 @@ def _origin(screener: "Screener") -> Origin:
         engine.precision,
         kernels.active(),
         bundle.digest,
-        bundle.spec.name,
         screener.point,
+        bundle.spec,
         tuple(engine.passed_over),
     )
 
@@ -140,30 +144,38 @@ def _send(pipe: Connection, value: object) -> None:
 
 
 class ScreeningProcess:
-    """The parent's end. Made by `open`, which raises EngineError; one caller at a time."""
+    """The parent's end: start, `open`, then one request at a time. `interrupt` alone may come from another thread."""
 
-    def __init__(self, setup: Setup, timeout_s: float = OPEN_TIMEOUT_S) -> None:
-        """Start a child, and wait until it has opened the bundle and proved its engine. Raises EngineError."""
+    def __init__(self, setup: Setup) -> None:
+        """Start a child; `open` says what came of it."""
         context = multiprocessing.get_context("spawn")
         self.setup = setup
         self._pipe, far = context.Pipe()
         self._process = context.Process(target=_child, args=(far, setup), name="edgecxr-screening", daemon=True)
         self._process.start()
         far.close()
-        opened = self._await(timeout_s)
-        if not isinstance(opened, Origin):
+        self._origin: Origin | None = None
+
+    def open(self, timeout_s: float = OPEN_TIMEOUT_S) -> Origin:
+        """Wait until the child has opened the bundle and proved its engine. Raises EngineError; the child is gone."""
+        said = self._await(timeout_s)
+        if not isinstance(said, Origin):
             self.kill()
-            raise EngineError(opened.detail if isinstance(opened, Fault) else f"the child said {opened!r}")
-        self.origin: Origin = opened
+            raise EngineError(said.detail if isinstance(said, Fault) else f"the child said {said!r}")
+        self._origin = said
+        return said
+
+    @property
+    def origin(self) -> Origin:
+        """What `open` returned. Raises EngineError before that."""
+        if self._origin is None:
+            raise EngineError("the screening process has not been opened")
+        return self._origin
 
     @property
     def pid(self) -> int:
         """Of the child."""
         return self._process.pid or 0
-
-    def alive(self) -> bool:
-        """Whether the child runs (or is stopped, which only a timeout tells)."""
-        return self._process.is_alive()
 
     def screen(self, path: Path, timeout_s: float) -> Reply | Fault:
         """Screen one file. After a fault of kind `crashed` or `stuck` the child is gone: open another."""
@@ -192,14 +204,21 @@ class ScreeningProcess:
             return self._gone()
 
     def _gone(self) -> Fault:
+        self._process.join(CLOSE_TIMEOUT_S)  # a closed pipe comes a moment before the end: keep its own exit code
         self.kill()
-        return Fault("crashed", f"the screening process died ({_ending(self._process.exitcode)})")
+        code = self._process.exitcode
+        ended = code == -signal.SIGTERM  # by an administrator or a shutdown: not the film's fault
+        return Fault("machine" if ended else "crashed", f"the screening process died ({_ending(code)})")
 
     def close(self) -> None:
         """Let the child end by itself; kill it when it does not."""
         self._pipe.close()
         self._process.join(CLOSE_TIMEOUT_S)
         self.kill()
+
+    def interrupt(self) -> None:
+        """End the child at once; whoever waits for it is told that it crashed."""
+        self._process.kill()
 
     def kill(self) -> None:
         """End the child at once; twice is harmless."""

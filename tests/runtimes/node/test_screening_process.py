@@ -28,6 +28,7 @@ def film(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def shared_child(tiny_bundle: Path) -> Iterator[ScreeningProcess]:
     child = ScreeningProcess(Setup(tiny_bundle, threads=1))
+    child.open(LONG_S)
     yield child
     child.close()
 
@@ -36,6 +37,7 @@ def shared_child(tiny_bundle: Path) -> Iterator[ScreeningProcess]:
 def child(tiny_bundle: Path) -> Iterator[ScreeningProcess]:
     """One that a test may kill."""
     child = ScreeningProcess(Setup(tiny_bundle, threads=1))
+    child.open(LONG_S)
     yield child
     child.kill()
 
@@ -109,12 +111,12 @@ def test_an_error_of_ours_on_a_film_names_the_place_and_not_the_patient(tiny_bun
 def test_a_bundle_that_cannot_be_opened(tmp_path: Path) -> None:
     (tmp_path / "bad.cxr").write_bytes(b"no bundle")
     with pytest.raises(EngineError, match=r"bad\.cxr"):
-        ScreeningProcess(Setup(tmp_path / "bad.cxr"))
+        ScreeningProcess(Setup(tmp_path / "bad.cxr")).open(LONG_S)
 
 
 def test_an_engine_that_is_not_there(tiny_bundle: Path) -> None:
     with pytest.raises(EngineError, match="unknown engine 'abacus'"):
-        ScreeningProcess(Setup(tiny_bundle, engine="abacus"))
+        ScreeningProcess(Setup(tiny_bundle, engine="abacus")).open(LONG_S)
 
 
 def test_a_stopped_child_is_stuck_and_killed(child: ScreeningProcess, film: Path) -> None:
@@ -134,9 +136,24 @@ def test_a_killed_child_has_crashed(child: ScreeningProcess, film: Path) -> None
 
 
 def test_interrupts_are_the_parents_business(child: ScreeningProcess, film: Path) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        os.kill(child.pid, number)
+    os.kill(child.pid, signal.SIGINT)
     assert isinstance(child.screen(film, LONG_S), Reply)
+
+
+def test_one_that_a_shutdown_ended_was_not_ended_by_its_film(child: ScreeningProcess, film: Path) -> None:
+    os.kill(child.pid, signal.SIGTERM)
+    fault = child.screen(film, LONG_S)
+    assert fault == Fault("machine", "the screening process died (SIGTERM)")
+
+
+def test_opening_can_be_interrupted_from_another_thread(tiny_bundle: Path) -> None:
+    child = ScreeningProcess(Setup(tiny_bundle, threads=1))
+    os.kill(child.pid, signal.SIGSTOP)
+    threading.Timer(0.2, child.interrupt).start()
+    with pytest.raises(EngineError, match="SIGKILL"):
+        child.open(LONG_S)
+    with pytest.raises(EngineError, match="has not been opened"):
+        child.origin  # noqa: B018
 
 
 def test_it_ends_when_its_parent_is_killed(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -145,7 +162,7 @@ def test_it_ends_when_its_parent_is_killed(tiny_bundle: Path, tmp_path: Path) ->
         "import sys, time\nfrom pathlib import Path\n"
         "from edgecxr.runtimes.node.screening_process import ScreeningProcess, Setup\n"
         "if __name__ == '__main__':\n"
-        "    child = ScreeningProcess(Setup(Path(sys.argv[1]), threads=1))\n"
+        "    child = ScreeningProcess(Setup(Path(sys.argv[1]), threads=1))\n    child.open()\n"
         "    print(child.pid, flush=True)\n    time.sleep(600)\n"
     )
     with subprocess.Popen([sys.executable, str(script), str(tiny_bundle)], stdout=subprocess.PIPE, text=True) as parent:

@@ -1,0 +1,244 @@
+"""The workers on a real spool with real screening processes: each image is settled once, whatever dies meanwhile."""
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgecxr.bundle import Bundle
+from edgecxr.errors import EngineError
+from edgecxr.phantom import chest, write_dicom
+from edgecxr.runtimes.node.config import DestinationSection, ScreeningSection, SpoolLimits
+from edgecxr.runtimes.node.metrics import Metrics
+from edgecxr.runtimes.node.spool import Arrival, Spool, State
+from edgecxr.runtimes.node.workers import Workers
+
+LONG_S = 60.0
+PACS = DestinationSection(name="pacs", ae="PACS", host="127.0.0.1", port=104)
+PAPER = DestinationSection(name="paper", ae="PAPER", host="127.0.0.1", port=105, send=("sr",))
+ONE = ScreeningSection(threads=1)
+
+
+def until(true: Callable[[], object], what: str = "") -> None:
+    end = time.monotonic() + LONG_S
+    while not true():
+        if time.monotonic() > end:
+            raise TimeoutError(what or "it never came about")
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    opened = Spool(tmp_path / "spool", SpoolLimits(refuse_below_mb=0))
+    opened.recover()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def put(spool: Spool, tmp_path: Path) -> Callable[..., int]:
+    def put(number: int, *, priority: int = 0, data: bytes | None = None) -> int:
+        if data is None:
+            data = write_dicom(chest(number, "covid", size=128), tmp_path / f"{number}.dcm").read_bytes()
+        with spool.part() as part:
+            part.write(data)
+            uid = f"2.25.{number}" if data[128:132] == b"DICM" else ""
+            return spool.commit(part, Arrival("", uid, "", "dicom", priority=priority)).image
+
+    return put
+
+
+@pytest.fixture
+def pool(spool: Spool, tiny_bundle: Path) -> Iterator[Callable[..., Workers]]:
+    opened: list[Workers] = []
+
+    def pool(settings: ScreeningSection = ONE, bundle: Path = tiny_bundle) -> Workers:
+        workers = Workers(spool, settings, bundle, Metrics(), (PACS, PAPER))
+        workers.start()
+        opened.append(workers)
+        return workers
+
+    yield pool
+    for workers in opened:
+        workers.stop(0)
+
+
+def settled(spool: Spool, count: int) -> bool:
+    counts = spool.counts()
+    return count == sum(counts[state] for state in (State.DECIDED, State.REFUSED, State.DELIVERED, State.QUARANTINED))
+
+
+def test_a_film_is_decided_with_its_deliveries(
+    spool: Spool, put: Callable[..., int], pool: Callable[..., Workers], tiny_bundle: Path
+) -> None:
+    workers = pool()
+    image = put(1)
+    until(lambda: settled(spool, 1))
+    result = spool.result(image)
+    assert result is not None
+    assert result.status == "ok"
+    assert result.cam is not None
+    assert result.record["image"] == image
+    assert result.record["bundle"] == Bundle.open(tiny_bundle).digest
+    assert spool.get(image).state is State.DECIDED
+    assert spool.get(image).patient_name == "Phantom^EdgeCXR"
+    due = spool.due(time.time() + 60)
+    assert sorted((item.destination, item.kind) for item in due) == [
+        ("pacs", "capture"),
+        ("pacs", "sr"),
+        ("paper", "sr"),
+    ]
+    assert len({item.sop_instance for item in due if item.kind == "sr"}) == 1
+    assert b'edgecxr_decided_total{decision="' in workers.metrics.page(True)
+
+
+def test_a_refused_film_is_reported_without_a_capture(
+    spool: Spool, put: Callable[..., int], pool: Callable[..., Workers], tmp_path: Path
+) -> None:
+    pool()
+    data = write_dicom(chest(1, size=128), tmp_path / "ct.dcm", modality="CT").read_bytes()
+    image = put(1, data=data)
+    until(lambda: settled(spool, 1))
+    result = spool.result(image)
+    assert result is not None
+    assert (result.status, result.record["reason"], result.urgency) == ("refused", "not_a_radiograph", 0)
+    assert {item.kind for item in spool.due(time.time() + 60)} == {"sr"}
+
+
+def test_what_is_no_dicom_is_delivered_nowhere(
+    spool: Spool, put: Callable[..., int], pool: Callable[..., Workers]
+) -> None:
+    pool()
+    image = put(1, data=b"no film at all")
+    until(lambda: settled(spool, 1))
+    assert spool.get(image).state is State.DELIVERED
+    assert spool.due(time.time() + 60) == []
+
+
+def test_urgent_films_come_first_and_two_workers_share(
+    spool: Spool, put: Callable[..., int], pool: Callable[..., Workers]
+) -> None:
+    images = [put(number, priority=number % 3) for number in range(9)]
+    pool(ScreeningSection(threads=1, workers=2))
+    until(lambda: settled(spool, 9))
+    results = [spool.result(image) for image in images]
+    assert all(result is not None and result.status == "ok" for result in results)
+    decided = {image: result.decided for image, result in zip(images, results, strict=True) if result}
+    assert max(decided[image] for image in images[2::3]) < max(decided[image] for image in images[0::3])
+
+
+@pytest.mark.parametrize(("number", "told"), [(signal.SIGKILL, "SIGKILL"), (signal.SIGSTOP, "no answer within 5 s")])
+def test_a_poison_image_is_tried_twice_and_the_rest_go_on(
+    spool: Spool,
+    put: Callable[..., int],
+    pool: Callable[..., Workers],
+    tmp_path: Path,
+    number: signal.Signals,
+    told: str,
+) -> None:
+    """The process is killed, or stops, each time that it works on one image, which takes a second to decode."""
+    workers = pool(ScreeningSection(threads=1, timeout_s=5.0))
+    until(lambda: workers.states()[0].activity == "idle")
+    slow = write_dicom(chest(1, size=2500), tmp_path / "slow.dcm", syntax="jpeg2000").read_bytes()
+    poison = put(1, data=slow, priority=5)
+    others = [put(other) for other in range(2, 5)]
+    hit: set[int] = set()
+    while len(hit) < 2:
+        until(lambda: workers.states()[0].activity == "screening" and workers.states()[0].pid not in hit)
+        assert spool.get(poison).state is State.SCREENING
+        hit.add(workers.states()[0].pid)
+        os.kill(workers.states()[0].pid, number)
+    until(lambda: settled(spool, 4))
+    assert spool.get(poison).state is State.QUARANTINED
+    assert told in spool.get(poison).error
+    assert spool.result(poison) is None
+    assert all(spool.result(other) is not None for other in others)
+    assert workers.states()[0].restarts == 2
+    assert workers.states()[0].stuck == (2 if number is signal.SIGSTOP else 0)
+    assert b"edgecxr_quarantined_total 1.0" in workers.metrics.page(True)
+
+
+def test_without_an_engine_images_wait_and_nothing_is_decided(
+    spool: Spool, put: Callable[..., int], pool: Callable[..., Workers], tmp_path: Path
+) -> None:
+    (tmp_path / "bad.cxr").write_bytes(b"no bundle")
+    workers = pool(bundle=tmp_path / "bad.cxr")
+    image = put(1)
+    until(lambda: workers.states()[0].problem)
+    state = workers.states()[0]
+    assert (state.activity, state.origin) == ("waiting", None)
+    assert "bad.cxr" in state.problem
+    assert spool.get(image).state is State.RECEIVED
+    assert spool.result(image) is None
+
+
+def test_a_bundle_that_does_not_open_is_not_swapped_in(
+    spool: Spool, put: Callable[..., int], pool: Callable[..., Workers], tmp_path: Path, tiny_bundle: Path
+) -> None:
+    workers = pool()
+    (tmp_path / "bad.cxr").write_bytes(b"no bundle")
+    with pytest.raises(EngineError, match=r"bad\.cxr"):
+        workers.swap(tmp_path / "bad.cxr")
+    image = put(1)
+    until(lambda: settled(spool, 1))
+    assert spool.result(image) is not None
+    assert workers.setup.bundle == tiny_bundle
+
+
+def test_a_new_bundle_takes_over_while_running(
+    spool: Spool, put: Callable[..., int], pool: Callable[..., Workers], tmp_path: Path, tiny_bundle: Path
+) -> None:
+    workers = pool()
+    until(lambda: workers.states()[0].activity == "idle")
+    old = workers.states()[0].pid
+    shutil.copy(tiny_bundle, tmp_path / "new.cxr")
+    origin = workers.swap(tmp_path / "new.cxr")
+    until(lambda: workers.states()[0].pid not in (0, old))
+    put(1)
+    until(lambda: settled(spool, 1))
+    assert workers.states()[0].origin == origin
+    assert workers.setup.bundle == tmp_path / "new.cxr"
+    assert not Path(f"/proc/{old}").exists()
+
+
+def test_live_engines_are_proven_and_a_stuck_one_is_replaced(pool: Callable[..., Workers]) -> None:
+    workers = pool(ScreeningSection(threads=1, timeout_s=1.0))
+    assert workers.prove(LONG_S) == []
+    until(lambda: workers.states()[0].activity == "idle")
+    os.kill(workers.states()[0].pid, signal.SIGSTOP)
+    assert workers.prove(LONG_S) == ["worker-1: no answer within 1 s; the screening process was killed"]
+    assert workers.prove(LONG_S) == []
+    assert workers.states()[0].restarts == 1
+
+
+def test_what_is_in_flight_when_it_stops_is_finished_or_put_back(
+    spool: Spool, put: Callable[..., int], pool: Callable[..., Workers]
+) -> None:
+    workers = pool()
+    until(lambda: workers.states()[0].activity == "idle")
+    put(1)
+    until(lambda: settled(spool, 1))
+    os.kill(workers.states()[0].pid, signal.SIGSTOP)
+    image = put(2)
+    until(lambda: workers.states()[0].activity == "screening")
+    workers.stop(0.2)
+    assert (spool.get(image).state, spool.get(image).attempts) == (State.RECEIVED, 0)
+    assert workers.states()[0].activity == "stopped"
+
+
+def test_stopping_does_not_wait_for_an_engine_that_opens(pool: Callable[..., Workers], tiny_bundle: Path) -> None:
+    workers = pool()
+    workers.stop(LONG_S)
+    assert workers.states()[0].activity == "stopped"
+
+
+def test_an_engine_that_fails_twice_on_one_image_blames_the_image(pool: Callable[..., Any]) -> None:
+    workers = pool()
+    assert [workers.engine_failed_on(7), workers.engine_failed_on(7)] == [1, 2]
+    workers.forget(7)
+    assert workers.engine_failed_on(7) == 1
