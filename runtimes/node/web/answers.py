@@ -1,0 +1,103 @@
+"""What the API answers: the record of `edgecxr screen --jsonl`, with the image's id, state and links."""
+
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from edgecxr.runtimes.node.spool import Image, Result
+
+__all__ = ["Answer", "Finding", "Listing", "Problem", "Status", "answer", "code_of", "iso"]
+
+
+class Finding(BaseModel):
+    """One finding of a decided film."""
+
+    name: str
+    probability: float = Field(ge=0, le=1, description="calibrated")
+    threshold: float = Field(ge=0, le=1, description="positive at or above it")
+    decision: Literal["positive", "negative"]
+
+
+class Answer(BaseModel):
+    """One image and, once it is decided or refused, its record."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: int
+    state: str = Field(description="received, screening, decided, refused, delivered or quarantined")
+    status: Literal["ok", "refused", "waiting", "error"] = Field(
+        description="ok: decided. refused: the film cannot be judged; not a negative. waiting: ask again. "
+        "error: it could not be screened, there is no result"
+    )
+    sop_instance: str
+    received: str = Field(description="ISO 8601, UTC")
+    decided: str | None = None
+    reason: str | None = Field(None, description="of a refusal, from a closed list")
+    detail: str = Field("", description="a refusal as a sentence")
+    error: str | None = Field(None, description="why it was quarantined")
+    findings: list[Finding] = Field([], description="empty unless status is ok")
+    links: dict[str, str] = Field({}, description="self, film, heatmap, cam, sr, capture")
+
+
+class Listing(BaseModel):
+    """Some images, and where the next are."""
+
+    results: list[Answer]
+    next: str | None = Field(default=None, description="address of the next page")
+
+
+class Problem(BaseModel):
+    """Anything but an answer. Never a result."""
+
+    error: str
+
+
+class Status(BaseModel):
+    """How the node is."""
+
+    version: str
+    ready: bool
+    problems: list[str]
+    images: dict[str, int] = Field(description="number by state")
+    waiting_s: float | None = Field(description="age of the oldest image that waits for screening")
+    outstanding: int = Field(description="results not yet delivered")
+    free_bytes: int = Field(description="of the spool's disk")
+    engine: str
+    precision: str
+    model: str
+    bundle: str
+    proved: str | None = Field(description="when the golden set was last reproduced")
+    temperature_c: float | None
+
+
+def answer(image: "Image", result: "Result | None") -> Answer:
+    """The answer for an image: a record only where there is a result, an error only where it was quarantined."""
+    state = image.state.value
+    base: dict[str, Any] = {
+        "id": image.id,
+        "state": state,
+        "sop_instance": image.sop_instance,
+        "received": iso(image.received),
+        "copy": image.copy,
+    }
+    links = {"self": f"/v1/results/{image.id}", "film": f"/v1/results/{image.id}/film.png"}
+    if state == "quarantined":
+        return Answer(**base, status="error", error=image.error or "it could not be screened", links=links)
+    if result is None:
+        return Answer(**base, status="waiting", links=links)
+    links |= {name: f"{links['self']}/{name}.dcm" for name in ("sr", "capture") if image.sop_class}
+    if result.cam is not None:
+        links |= {"heatmap": f"{links['self']}/heatmap.png", "cam": f"{links['self']}/cam.npy"}
+    return Answer(**{**result.record, **base, "decided": iso(result.decided), "links": links})
+
+
+def code_of(found: Answer) -> int:
+    """200 decided or refused, 202 waiting, 500 quarantined: a fault is never a result."""
+    return {"waiting": 202, "error": 500}.get(found.status, 200)
+
+
+def iso(when: float) -> str:
+    """UTC, to the millisecond."""
+    return datetime.fromtimestamp(when, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")

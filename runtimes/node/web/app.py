@@ -1,0 +1,87 @@
+"""The application: API, pages and their guard around one node."""
+
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from edgecxr import __version__
+from edgecxr.errors import ObjectTooLarge, ResultError, SpoolFull
+from edgecxr.runtimes.node.config import HttpSection
+from edgecxr.runtimes.node.web.access import Access, Guard
+from edgecxr.runtimes.node.web.api import router as api
+from edgecxr.runtimes.node.web.operation import router as operation
+from edgecxr.runtimes.node.web.pages import message
+from edgecxr.runtimes.node.web.pages import router as pages
+from edgecxr.runtimes.node.web.server import WebServer
+from edgecxr.runtimes.node.web.stream import Changes
+from edgecxr.runtimes.node.web.view import HealthView, NodeView, ObjectKind
+
+__all__ = ["HealthView", "NodeView", "ObjectKind", "WebServer", "create_app"]
+
+DESCRIPTION = """
+Chest radiographs in, decisions out. **Research use only: a decision is a score on a threshold, not a diagnosis.**
+
+`POST /v1/screen` takes the bytes of one DICOM, PNG, TIFF or JPEG file as its body. The image is durable before it is
+screened: once an id was given, it survives a power cut. A film that cannot be judged is answered with 200 and `status`
+"refused"; a refusal is not a negative. An error (`{"error": …}`, 4xx and 5xx) is never a result.
+
+Where a password is configured: `Authorization: Bearer PASSWORD`, or Basic with any user name.
+"""
+STATUS = {SpoolFull: 507, ObjectTooLarge: 413, ResultError: 409}
+
+
+def create_app(node: NodeView) -> FastAPI:
+    """The application of one node; `WebServer` serves it."""
+    app = FastAPI(
+        title="EdgeCXR node",
+        version=__version__,
+        description=DESCRIPTION,
+        docs_url=None,  # its page loads scripts from elsewhere
+        redoc_url=None,
+        license_info={"name": "Apache-2.0"},
+    )
+    section = node.config.http or HttpSection()
+    app.state.node = node
+    app.state.changes = Changes(node.spool)
+    app.state.access = Access(section)
+    app.include_router(api)
+    app.include_router(operation)
+    app.include_router(pages)
+    app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
+    app.add_middleware(Guard, access=app.state.access)
+    app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(RequestValidationError, _misused)
+    for kind in STATUS:
+        app.add_exception_handler(kind, _known)
+    app.add_exception_handler(Exception, _fault)
+    return app
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    """An error page for a browser, a sentence for a program."""
+    status, detail = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, "")
+    headers = getattr(error, "headers", None)
+    if request.url.path.startswith("/v1/") or "text/html" not in request.headers.get("accept", ""):
+        return JSONResponse({"error": detail}, status, headers=headers)
+    return message(request, status, detail)
+
+
+def _misused(request: Request, error: Exception) -> Response:
+    problems: list[Any] = list(error.errors()) if isinstance(error, RequestValidationError) else []
+    told = "; ".join(f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in problems)
+    return JSONResponse({"error": told}, 400)
+
+
+def _known(request: Request, error: Exception) -> Response:
+    status = next(code for kind, code in STATUS.items() if isinstance(error, kind))
+    return JSONResponse({"error": str(error)}, status)
+
+
+def _fault(request: Request, error: Exception) -> Response:
+    """What nobody foresaw: logged with its stack trace by the server, and told without details."""
+    return JSONResponse({"error": f"internal error ({type(error).__name__}); the node's log has more"}, 500)

@@ -1,0 +1,96 @@
+"""A posted film: bytes from the wire to the spool, within its limits, without decoding."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from starlette.concurrency import run_in_threadpool
+
+from edgecxr.errors import ObjectTooLarge, Refusal
+from edgecxr.read.dicom import is_dicom
+from edgecxr.read.elements import Encoding, walk_group
+from edgecxr.read.guard import DEFAULT
+from edgecxr.runtimes.node.parts import MEGABYTE
+from edgecxr.runtimes.node.spool import Arrival, Receipt
+
+if TYPE_CHECKING:
+    from edgecxr.runtimes.node.spool import Spool
+
+__all__ = ["EmptyBody", "SlowBody", "arrival_of", "check_length", "take"]
+
+HEAD = 1 << 16  # bytes kept to find out what it is
+PIECE = 1 << 20  # bytes written at once
+SILENCE_S = 30.0  # in the middle of a body
+META = Encoding(implicit=False, little=True)  # PS3.10 7.1
+SOP_CLASS, SOP_INSTANCE, SYNTAX = 0x00020002, 0x00020003, 0x00020010
+UID = re.compile(r"[0-9.]{1,64}")
+
+
+class EmptyBody(ValueError):
+    """A request without a film."""
+
+
+class SlowBody(TimeoutError):
+    """The other side stopped in the middle of a film."""
+
+
+async def take(spool: "Spool", body: AsyncIterator[bytes], promised: int | None, arrival: Arrival) -> Receipt:
+    """Write the body to the spool and return once it is durable; `arrival` is completed from the file's own header.
+
+    `promised` is Content-Length. Raises SpoolFull before anything is read, ObjectTooLarge, EmptyBody, SlowBody, and
+    ClientDisconnect; then nothing is kept.
+    """
+    part = await run_in_threadpool(spool.part)
+    with part:
+        head, pending = bytearray(), bytearray()
+        async for chunk in _patient(body):
+            head += chunk[: HEAD - len(head)]
+            pending += chunk
+            if len(pending) >= PIECE:
+                await run_in_threadpool(part.write, bytes(pending))
+                pending.clear()
+        if not head:
+            raise EmptyBody("the body is empty; it must be the bytes of one DICOM, PNG, TIFF or JPEG file")
+        if pending:
+            await run_in_threadpool(part.write, bytes(pending))
+        if promised is not None and part.size != promised:
+            raise EmptyBody(f"{part.size:,} bytes came, Content-Length says {promised:,}; send it again")
+        return await run_in_threadpool(spool.commit, part, arrival_of(bytes(head), arrival))
+
+
+def check_length(promised: int | None, limit_mb: int) -> None:
+    """Refuse what says itself that it is too large, before it is sent. Raises ObjectTooLarge."""
+    if promised is not None and promised > limit_mb * MEGABYTE:
+        raise ObjectTooLarge(f"the file has {promised:,} bytes; this node takes {limit_mb} MB (spool.max_object_mb)")
+
+
+async def _patient(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    while True:
+        try:
+            yield await asyncio.wait_for(body.__anext__(), SILENCE_S)
+        except StopAsyncIteration:
+            return
+        except asyncio.TimeoutError:
+            raise SlowBody(f"nothing came for {SILENCE_S:g} s in the middle of the file; nothing was kept") from None
+
+
+def arrival_of(head: bytes, arrival: Arrival) -> Arrival:
+    """`arrival` with the UIDs in the meta information of a PS3.10 file that begins with `head`; as it is for others."""
+    data = memoryview(head)
+    if not is_dicom(data):
+        return arrival
+    try:
+        meta, _ = walk_group(data, 132 if head[128:132] == b"DICM" else 0, META, DEFAULT)
+    except Refusal:  # screening says what is wrong with it
+        return arrival
+    texts = {tag: head[item.start : item.stop].decode("latin-1").strip(" \0") for tag, item in meta.items()}
+    uids = [uid if UID.fullmatch(uid := texts.get(tag, "")) else "" for tag in (SOP_CLASS, SOP_INSTANCE, SYNTAX)]
+    return Arrival(
+        sop_class=uids[0],
+        sop_instance=uids[1],
+        syntax=uids[2],
+        source=arrival.source,
+        peer=arrival.peer,
+        priority=arrival.priority,
+    )

@@ -1,0 +1,174 @@
+"""The HTTP server: uvicorn in a thread, on loopback, the clinic's network (TLS) or a Unix socket."""
+
+import logging
+import os
+import socket
+import ssl
+import stat
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from edgecxr.errors import ConfigError
+from edgecxr.runtimes.node.config import HttpSection
+
+__all__ = ["WebServer"]
+
+START_S = 30.0
+FIRST_REQUEST_S = 15  # from connection to the end of the first request's header
+KEEP_ALIVE_S = 30
+CONNECTIONS = 512
+SOCKET_MODE = 0o660
+logger = logging.getLogger("edgecxr.node")
+
+
+class PromptProtocol(H11Protocol):
+    """HTTP/1.1 that hangs up on who connects and does not ask."""
+
+    def connection_made(self, transport: Any) -> None:
+        """Start the clock."""
+        super().connection_made(transport)
+        self.loop.call_later(FIRST_REQUEST_S, self._hang_up)
+
+    def _hang_up(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.close()
+
+
+class WebServer:
+    """Serves `app` (of `create_app`) as its section of the configuration says. A context manager."""
+
+    def __init__(self, app: FastAPI, section: HttpSection) -> None:
+        self._app = app
+        self._section = section
+        self._socket: socket.socket | None = None
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def port(self) -> int:
+        """The TCP port it listens on; 0 on a Unix socket. Raises RuntimeError before `start`."""
+        if self._socket is None:
+            raise RuntimeError("the server has not been started")
+        return 0 if self._section.socket is not None else int(self._socket.getsockname()[1])
+
+    def start(self) -> None:
+        """Return when it listens. Raises ConfigError when address, socket or certificate cannot be used."""
+        config = uvicorn.Config(
+            self._app,
+            http=PromptProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,  # a search is in the address, and a search is a patient's name
+            proxy_headers=False,
+            server_header=False,
+            limit_concurrency=CONNECTIONS,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            **_tls(self._section),
+        )
+        try:
+            config.load()
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(f"http.tls: the certificate or key cannot be used: {error}") from error
+        self._socket = _listen(self._section)
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="edgecxr-http")
+        self._thread.start()
+        self._await_start()
+
+    def _await_start(self) -> None:
+        limit = time.monotonic() + START_S
+        while self._server is not None and not self._server.started:
+            if self._thread is None or not self._thread.is_alive() or time.monotonic() > limit:
+                self.stop(0)
+                raise ConfigError("the HTTP server did not start; the log says why")
+            time.sleep(0.01)
+
+    def stop(self, grace_s: float = 5.0) -> None:
+        """Take no more requests, end streams and waits, let the rest finish within `grace_s`. Twice does no harm."""
+        thread, server, self._thread = self._thread, self._server, None
+        if thread is None or server is None:
+            return
+        self._app.state.changes.close()
+        server.should_exit = True
+        thread.join(grace_s)
+        if thread.is_alive():
+            server.force_exit = True
+            thread.join()
+        if self._socket is not None:
+            self._socket.close()
+        if self._section.socket is not None:
+            self._section.socket.unlink(missing_ok=True)
+
+    def __enter__(self) -> "WebServer":
+        self.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.stop()
+
+
+def _tls(section: HttpSection) -> dict[str, Any]:
+    """uvicorn's settings; Python's own default is TLS 1.2 or newer (BCP 195)."""
+    if section.tls is None:
+        return {}
+    settings: dict[str, Any] = {"ssl_certfile": section.tls.certificate, "ssl_keyfile": section.tls.key}
+    if section.tls.authority is not None:
+        settings |= {"ssl_ca_certs": str(section.tls.authority), "ssl_cert_reqs": ssl.CERT_REQUIRED}
+    return settings
+
+
+def _listen(section: HttpSection) -> socket.socket:
+    try:
+        return _unix(section.socket) if section.socket is not None else _tcp(section.host, section.port)
+    except OSError as error:
+        where = section.socket or f"{section.host} port {section.port}"
+        raise ConfigError(f"http: cannot listen on {where}: {error.strerror or error}; choose another") from error
+
+
+def _tcp(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(CONNECTIONS)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _unix(path: Path) -> socket.socket:
+    """A socket that only its owner and group may open; nobody can connect between `bind` and `chmod`."""
+    _clear(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(str(path))
+        os.chmod(path, SOCKET_MODE)
+        listener.listen(CONNECTIONS)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _clear(path: Path) -> None:
+    """Remove the socket that a killed node left behind. Raises OSError when something else is there, or answers."""
+    if not path.exists():
+        return
+    if not stat.S_ISSOCK(path.stat().st_mode):
+        raise FileExistsError(0, "there is a file that is no socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+        else:
+            raise FileExistsError(0, "another server answers there")

@@ -1,0 +1,186 @@
+"""What a worklist shows: a query, the rows that answer it, and each row in words."""
+
+import time
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlencode
+
+from edgecxr.runtimes.node.spool import Image, Result, Row, State
+
+if TYPE_CHECKING:
+    from edgecxr.runtimes.node.spool import Spool
+
+__all__ = ["STAGES", "Bar", "Line", "Query", "findings", "line", "lines", "person", "plain"]
+
+PAGE = 50
+CHUNK = 200
+RECENT = 20
+SCANNED = 20_000  # rows looked through for one page
+DAY_S = 86400
+PERIODS = {"day": 1, "week": 7}
+BAR_WIDTH = 100
+STAGES: dict[str, tuple[State, ...]] = {  # what a person asks for -> where such images stand
+    "waiting": (State.RECEIVED, State.SCREENING),
+    "decided": (State.DECIDED, State.DELIVERED),
+    "refused": (State.REFUSED, State.DELIVERED),
+    "quarantined": (State.QUARANTINED,),
+    "undelivered": (State.DECIDED, State.REFUSED),
+}
+
+
+@dataclass(frozen=True)
+class Query:
+    """What the form asks for; what it asks wrongly counts as not asked."""
+
+    state: str = ""
+    finding: str = ""  # "positive" is any
+    text: str = ""
+    period: str = ""
+    order: Literal["newest", "urgent"] = "newest"
+    before: int | None = None
+
+    @classmethod
+    def of(cls, asked: Mapping[str, str]) -> "Query":
+        """From a query string."""
+        before = asked.get("before", "")
+        return cls(
+            state=asked.get("state", "") if asked.get("state") in STAGES else "",
+            finding=asked.get("finding", "")[:64],
+            text=asked.get("text", "").strip()[:100],
+            period=asked.get("period", "") if asked.get("period") in PERIODS else "",
+            order="urgent" if asked.get("order") == "urgent" else "newest",
+            before=int(before) if before.isdecimal() and len(before) < 19 else None,
+        )
+
+    def address(self, **changes: int | None) -> str:
+        """The query string of this query, changed; without what is not asked."""
+        values = {name: value for name, value in asdict(replace(self, **changes)).items() if value}  # type: ignore[arg-type]
+        return urlencode({name: value for name, value in values.items() if (name, value) != ("order", "newest")})
+
+    def rows(self, spool: "Spool") -> tuple[list[Row], bool]:
+        """One page of rows, and whether there are more."""
+        found = []
+        for row in self._candidates(spool):
+            if self._wants(*row):
+                found.append(row)
+                if len(found) > PAGE:
+                    return found[:PAGE], True
+        return found, False
+
+    def _candidates(self, spool: "Spool") -> Iterator[Row]:
+        before, scanned = self.before, 0
+        while scanned < SCANNED:
+            rows = spool.listing(
+                states=STAGES.get(self.state),
+                finding=self.finding if self.finding not in ("", "positive") else None,
+                text=self.text,
+                limit=CHUNK,
+                before=before,
+                order=self.order,
+            )
+            yield from rows
+            if len(rows) < CHUNK:
+                return
+            before, scanned = rows[-1][0].id, scanned + len(rows)
+
+    def _wants(self, image: Image, result: Result | None) -> bool:
+        status = "" if result is None else result.status
+        if self.state in ("decided", "refused") and status != {"decided": "ok"}.get(self.state, self.state):
+            return False
+        if self.finding == "positive" and (result is None or not _positive(result)):
+            return False
+        return not self.period or image.received > time.time() - PERIODS[self.period] * DAY_S
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A score against its threshold, on a scale on which every threshold lies in the middle."""
+
+    name: str
+    probability: float
+    threshold: float
+    positive: bool
+    width: float  # of BAR_WIDTH
+
+
+@dataclass(frozen=True)
+class Line:
+    """One image in words."""
+
+    image: Image
+    stage: str  # waiting, screening, decided, refused or quarantined
+    note: str  # a reason or an error; "" where there is none
+    patient: str
+    bars: tuple[Bar, ...]
+    positive: bool
+    delivered: bool
+
+
+def lines(rows: list[Row]) -> list[Line]:
+    """Rows in words."""
+    return [line(image, result) for image, result in rows]
+
+
+def line(image: Image, result: Result | None) -> Line:
+    """A score is shown only of an image that was decided."""
+    stage, note = _stage(image, result)
+    bars = (
+        tuple(_bar(entry) for entry in result.record["findings"]) if result is not None and stage == "decided" else ()
+    )
+    positive = any(bar.positive for bar in bars)
+    delivered = image.state is State.DELIVERED
+    return Line(image, stage, plain(note), person(image.patient_name), bars, positive, delivered)
+
+
+def findings(spool: "Spool") -> list[str]:
+    """What the last decided images were decided on: what one can ask for."""
+    rows = spool.listing(states=STAGES["decided"], limit=RECENT)
+    return list(dict.fromkeys(entry["name"] for _, result in rows if result for entry in result.record["findings"]))
+
+
+def person(name: str) -> str:
+    """A PN value (PS3.5 6.2.1.1) as people write it: family name, given names; other writings in brackets."""
+    groups = []
+    for group in plain(name).split("="):
+        parts = [part.strip() for part in (group.split("^") + [""] * 5)[:5]]
+        family, given = parts[0], " ".join(part for part in (parts[3], parts[1], parts[2], parts[4]) if part)
+        groups.append(", ".join(part for part in (family, given) if part))
+    shown = [group for group in groups if group]
+    return f"{shown[0]} ({' · '.join(shown[1:])})" if len(shown) > 1 else "".join(shown)
+
+
+def plain(text: str) -> str:
+    """Text without control and direction characters, with which one name could pose as another."""
+    return "".join(letter for letter in text if unicodedata.category(letter) not in ("Cc", "Cf", "Cs", "Co"))
+
+
+def _stage(image: Image, result: Result | None) -> tuple[str, str]:
+    if image.state is State.QUARANTINED:
+        return "quarantined", image.error
+    if image.state is State.SCREENING:
+        return "screening", ""
+    if image.state is State.RECEIVED or result is None:
+        return "waiting", image.error
+    if result.status == "refused":
+        return "refused", result.record.get("detail") or str(result.record.get("reason"))
+    return "decided", ""
+
+
+def _bar(entry: Mapping[str, float | str]) -> Bar:
+    probability, threshold = float(entry["probability"]), float(entry["threshold"])
+    positive = entry["decision"] == "positive"
+    return Bar(
+        str(entry["name"]), probability, threshold, positive, round(BAR_WIDTH * _place(probability, threshold), 1)
+    )
+
+
+def _place(probability: float, threshold: float) -> float:
+    """0 … 1: odds against the threshold's odds, which lie at 0.5 (the scale of `results.record.urgency`)."""
+    over, under = probability * (1 - threshold), threshold * (1 - probability)
+    return over / (over + under) if over + under > 0 else 0.5
+
+
+def _positive(result: Result) -> bool:
+    return any(entry["decision"] == "positive" for entry in result.record["findings"])
