@@ -15,7 +15,7 @@ from edgecxr.errors import EngineError
 from edgecxr.scores import columns
 from edgecxr.spec import Box, Head
 
-__all__ = ["Fidelity", "colour_overlay", "display_gray", "evidence", "fidelity", "relevance", "upsample"]
+__all__ = ["Fidelity", "colour_map", "colour_overlay", "display_gray", "evidence", "fidelity", "relevance", "upsample"]
 
 FULL = 2.2  # log-odds above the threshold at which a cell has full colour at the least: ninefold odds
 OPACITY = 0.6  # of full colour
@@ -77,9 +77,16 @@ def colour_overlay(gray: NDArray[np.uint8], strength: NDArray[np.floating]) -> N
     if gray.shape != strength.shape or gray.dtype != np.uint8:
         raise ValueError(f"film {gray.shape} {gray.dtype} and map {strength.shape}: want the same (H, W), film uint8")
     level = np.clip(strength, 0, 1)[..., None]
-    colours = _colour_map()[(level[..., 0] * 255).astype(np.intp)]
+    colours = colour_map()[(level[..., 0] * 255).astype(np.intp)]
     alpha = OPACITY * level
     return np.asarray((1 - alpha) * gray[..., None] + alpha * colours + 0.5, np.uint8)
+
+
+def colour_map() -> NDArray[np.float64]:
+    """(256, 3) in 0 … 255: matplotlib's inferno, perceptually uniform, readable without colour vision."""
+    from matplotlib import colormaps
+
+    return np.asarray(colormaps["inferno"](np.arange(256)))[:, :3] * 255
 
 
 @dataclass(frozen=True)
@@ -145,10 +152,3 @@ def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.f
     shaped = np.minimum(power_a, power_b) > 1e-12  # below, what is left is rounding
     spread = np.sqrt(power_a * power_b)
     return np.asarray(np.divide((a * b).sum(axis=2), spread, out=np.full(spread.shape, np.nan), where=shaped))
-
-
-def _colour_map() -> NDArray[np.float64]:
-    """(256, 3) in 0 … 255: matplotlib's inferno, perceptually uniform, readable without colour vision."""
-    from matplotlib import colormaps
-
-    return np.asarray(colormaps["inferno"](np.arange(256)))[:, :3] * 255
