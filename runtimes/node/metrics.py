@@ -107,9 +107,7 @@ class _Node(Collector):
         yield self._info()
 
     def _network(self) -> Iterator[Metric]:
-        told = GaugeMetricFamily(
-            "edgecxr_dicom", "The receiver's own statistics since its start.", labels=["statistic"]
-        )
+        told = GaugeMetricFamily("edgecxr_dicom", "The receiver's statistics since its start.", labels=["statistic"])
         for name, value in (self._receiver() if self._receiver else {}).items():
             if isinstance(value, (int, float)):
                 told.add_metric([name], value)

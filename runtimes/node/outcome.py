@@ -1,15 +1,15 @@
 """What is committed for one screened image: its result, its urgency, and what has to be sent to whom."""
 
-import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from edgecxr.runtimes.node.config import DestinationSection
 from edgecxr.runtimes.node.images import Image, NewDelivery, Outcome
+from edgecxr.runtimes.node.results.codes import uid
 from edgecxr.runtimes.node.results.record import to_record
 from edgecxr.runtimes.node.screening_process import Origin, Reply
-from edgecxr.runtimes.screening import Screening
 
-__all__ = ["deliveries", "outcome"]
+__all__ = ["deliveries", "object_uid", "outcome"]
 
 
 def outcome(image: Image, reply: Reply, origin: Origin, decided: float) -> Outcome:
@@ -21,19 +21,21 @@ def outcome(image: Image, reply: Reply, origin: Origin, decided: float) -> Outco
     return Outcome(screening.status, record, screening.cam, reply.identity, record["urgency"])
 
 
-def deliveries(
-    screening: Screening, identity: dict[str, str], destinations: Sequence[DestinationSection]
-) -> list[NewDelivery]:
-    """One object of each kind for each destination, each kind with one UID fixed here, so that a retry sends the same.
+def object_uid(record: Mapping[str, Any], kind: str) -> str:
+    """The UID of the `kind` of object that tells of this result: one for every destination, retry and download."""
+    return str(uid("object", record["sop_instance"], str(record["image"]), kind, str(record["decided"])))
+
+
+def deliveries(outcome: Outcome, destinations: Sequence[DestinationSection]) -> list[NewDelivery]:
+    """One object of each kind for each destination, with its UID fixed now, so that a retry sends the same.
 
     A film outside a study (a PNG, a broken header) has no place in a PACS; a refused one has no heatmap to capture.
     """
-    if not identity.get("study_instance"):
+    if not (outcome.identity or {}).get("study_instance"):
         return []
-    uids = {kind: f"2.25.{uuid.uuid4().int}" for kind in ("sr", "capture")}
     return [
-        NewDelivery(destination.name, kind, uids[kind])
+        NewDelivery(destination.name, kind, object_uid(outcome.record, kind))
         for destination in destinations
         for kind in destination.send
-        if kind == "sr" or screening.status == "ok"
+        if kind == "sr" or outcome.status == "ok"
     ]

@@ -6,7 +6,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,7 +14,9 @@ from edgecxr.errors import EngineError
 from edgecxr.phantom import chest, write_dicom
 from edgecxr.runtimes.node.config import DestinationSection, ScreeningSection, SpoolLimits
 from edgecxr.runtimes.node.metrics import Metrics
+from edgecxr.runtimes.node.screening_process import Setup
 from edgecxr.runtimes.node.spool import Arrival, Spool, State
+from edgecxr.runtimes.node.worker_state import Shared
 from edgecxr.runtimes.node.workers import Workers
 
 LONG_S = 60.0
@@ -54,11 +55,16 @@ def put(spool: Spool, tmp_path: Path) -> Callable[..., int]:
 
 
 @pytest.fixture
-def pool(spool: Spool, tiny_bundle: Path) -> Iterator[Callable[..., Workers]]:
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+def pool(spool: Spool, metrics: Metrics, tiny_bundle: Path) -> Iterator[Callable[..., Workers]]:
     opened: list[Workers] = []
 
     def pool(settings: ScreeningSection = ONE, bundle: Path = tiny_bundle) -> Workers:
-        workers = Workers(spool, settings, bundle, Metrics(), (PACS, PAPER))
+        workers = Workers(spool, settings, bundle, metrics, (PACS, PAPER))
         workers.start()
         opened.append(workers)
         return workers
@@ -74,9 +80,9 @@ def settled(spool: Spool, count: int) -> bool:
 
 
 def test_a_film_is_decided_with_its_deliveries(
-    spool: Spool, put: Callable[..., int], pool: Callable[..., Workers], tiny_bundle: Path
+    spool: Spool, put: Callable[..., int], pool: Callable[..., Workers], metrics: Metrics, tiny_bundle: Path
 ) -> None:
-    workers = pool()
+    pool()
     image = put(1)
     until(lambda: settled(spool, 1))
     result = spool.result(image)
@@ -94,7 +100,7 @@ def test_a_film_is_decided_with_its_deliveries(
         ("paper", "sr"),
     ]
     assert len({item.sop_instance for item in due if item.kind == "sr"}) == 1
-    assert b'edgecxr_decided_total{decision="' in workers.metrics.page(True)
+    assert b'edgecxr_decided_total{decision="' in metrics.page(True)
 
 
 def test_a_refused_film_is_reported_without_a_capture(
@@ -137,6 +143,7 @@ def test_a_poison_image_is_tried_twice_and_the_rest_go_on(
     spool: Spool,
     put: Callable[..., int],
     pool: Callable[..., Workers],
+    metrics: Metrics,
     tmp_path: Path,
     number: signal.Signals,
     told: str,
@@ -160,7 +167,7 @@ def test_a_poison_image_is_tried_twice_and_the_rest_go_on(
     assert all(spool.result(other) is not None for other in others)
     assert workers.states()[0].restarts == 2
     assert workers.states()[0].stuck == (2 if number is signal.SIGSTOP else 0)
-    assert b"edgecxr_quarantined_total 1.0" in workers.metrics.page(True)
+    assert b"edgecxr_quarantined_total 1.0" in metrics.page(True)
 
 
 def test_without_an_engine_images_wait_and_nothing_is_decided(
@@ -187,7 +194,7 @@ def test_a_bundle_that_does_not_open_is_not_swapped_in(
     image = put(1)
     until(lambda: settled(spool, 1))
     assert spool.result(image) is not None
-    assert workers.setup.bundle == tiny_bundle
+    assert workers.bundle == tiny_bundle
 
 
 def test_a_new_bundle_takes_over_while_running(
@@ -202,7 +209,7 @@ def test_a_new_bundle_takes_over_while_running(
     put(1)
     until(lambda: settled(spool, 1))
     assert workers.states()[0].origin == origin
-    assert workers.setup.bundle == tmp_path / "new.cxr"
+    assert workers.bundle == tmp_path / "new.cxr"
     assert not Path(f"/proc/{old}").exists()
 
 
@@ -237,8 +244,10 @@ def test_stopping_does_not_wait_for_an_engine_that_opens(pool: Callable[..., Wor
     assert workers.states()[0].activity == "stopped"
 
 
-def test_an_engine_that_fails_twice_on_one_image_blames_the_image(pool: Callable[..., Any]) -> None:
-    workers = pool()
-    assert [workers.engine_failed_on(7), workers.engine_failed_on(7)] == [1, 2]
-    workers.forget(7)
-    assert workers.engine_failed_on(7) == 1
+def test_an_engine_that_fails_twice_on_one_image_blames_the_image(
+    spool: Spool, metrics: Metrics, tiny_bundle: Path
+) -> None:
+    shared = Shared(spool, ONE, Setup(tiny_bundle), metrics)
+    assert [shared.engine_failed_on(7), shared.engine_failed_on(7)] == [1, 2]
+    shared.forget(7)
+    assert shared.engine_failed_on(7) == 1
