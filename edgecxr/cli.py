@@ -12,7 +12,10 @@ from edgecxr.commands.doctor import doctor
 from edgecxr.commands.evaluate import evaluate
 from edgecxr.commands.inspection import inspect
 from edgecxr.commands.install import install, rollback
+from edgecxr.commands.queue import queue
 from edgecxr.commands.screen import screen
+from edgecxr.commands.send import send
+from edgecxr.commands.serve import serve
 from edgecxr.commands.sign import keygen, sign
 from edgecxr.commands.terminal import ExitCode, guarded
 from edgecxr.commands.verify import verify
@@ -28,8 +31,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for verb in (build, inspect, verify, screen, evaluate, doctor, demo, keygen, sign, install, rollback):
+for verb in (build, inspect, verify, screen, evaluate, doctor, demo, keygen, sign, install, rollback, send, serve):
     app.command()(guarded(verb))
+app.add_typer(queue)
 
 
 def _print_version(wanted: bool) -> None:

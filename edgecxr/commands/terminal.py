@@ -12,9 +12,19 @@ from typing import Any, ParamSpec, TypeVar
 
 import typer
 
-from edgecxr.errors import BundleError, DatasetError, EdgeCxrError, EngineError, RecipeError
+from edgecxr.errors import BundleError, ConfigError, DatasetError, EdgeCxrError, EngineError, RecipeError
 
-__all__ = ["ExitCode", "counted", "guarded", "lacking_train", "note", "print_json", "progress", "require_train"]
+__all__ = [
+    "ExitCode",
+    "counted",
+    "guarded",
+    "lacking_train",
+    "note",
+    "print_json",
+    "progress",
+    "require_node",
+    "require_train",
+]
 
 # The modules that a build imports, each with the name of its package.
 TRAIN = {
@@ -35,14 +45,14 @@ class ExitCode(IntEnum):
 
     DONE = 0
     SOME_REFUSED = 1  # of the inputs; the rest was screened
-    MISUSE = 2  # a wrong argument, recipe, data set or bundle
+    MISUSE = 2  # a wrong argument, recipe, configuration, data set or bundle
     CANNOT = 3  # the machine cannot: an engine, a library or a gate that failed
     FAULT = 70  # of our own: a stack trace to report
     INTERRUPTED = 130
     CLOSED_PIPE = 141
 
 
-MISUSES = (RecipeError, DatasetError, BundleError)
+MISUSES = (RecipeError, DatasetError, BundleError, ConfigError)
 
 
 def guarded(verb: Callable[P, R]) -> Callable[P, R]:
@@ -91,6 +101,12 @@ def require_train() -> None:
     """Raises EngineError with the command to type when the `train` extra is not installed."""
     if lacking := lacking_train():
         raise EngineError(f'building needs {", ".join(lacking)}: pip install "edgecxr[train]"')
+
+
+def require_node(*modules: str) -> None:
+    """Raises EngineError with the command to type when modules of the `node` extra are not installed."""
+    if lacking := [module for module in modules if find_spec(module) is None]:
+        raise EngineError(f'this needs {", ".join(lacking)}: pip install "edgecxr[node]"')
 
 
 @contextmanager

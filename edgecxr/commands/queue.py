@@ -1,0 +1,294 @@
+"""``edgecxr queue``: what the node holds; also while it runs."""
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgecxr.commands.choices import make_folder, misuse, writing
+from edgecxr.commands.terminal import ExitCode, guarded, note, print_json, progress, require_node
+
+if TYPE_CHECKING:
+    from edgecxr.runtimes.node.images import Image, Result, State
+    from edgecxr.runtimes.node.spool import Spool
+
+__all__ = ["queue"]
+
+queue = typer.Typer(
+    name="queue",
+    help="List, show, retry and export the images of a node; it may be running.\n\n"
+    "Example: `edgecxr queue list --config node.yaml --state quarantined`",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+PAGE = 500  # rows read at once
+Config = Annotated[Path, typer.Option(help="The node's configuration.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+States = Annotated[
+    list[str] | None,
+    typer.Option("--state", help="received, screening, decided, refused, delivered or quarantined; may be repeated."),
+]
+Search = Annotated[str, typer.Option(help="Part of a patient's name or ID, or of an accession number.")]
+
+
+def list_images(
+    config: Config,
+    state: States = None,
+    search: Search = "",
+    limit: Annotated[int, typer.Option(min=1, help="Rows to show, newest first.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """One line for each image: number, state, age, decision, error.
+
+    Example: `edgecxr queue list --config node.yaml --search doe`
+    """
+    with _spool(config) as spool:
+        rows = [row for row, _ in zip(_rows(spool, _states(state), search), range(limit), strict=False)]
+        counts = {name.value: number for name, number in spool.counts().items()}
+        outstanding = spool.outstanding()
+    if as_json:
+        images = [_image_json(image, result) for image, result in rows]
+        print_json({"counts": counts, "outstanding": outstanding, "images": images})
+        return
+    for image, result in rows:
+        print(_line(image, result))
+    told = ", ".join(f"{number} {name}" for name, number in counts.items() if number) or "no image"
+    note(f"{told}; {outstanding} results on their way")
+
+
+def show(
+    image: Annotated[int, typer.Argument(help="Number of the image.", show_default=False)],
+    config: Config,
+    as_json: AsJson = False,
+) -> None:
+    """Everything about one image: where it came from, its result, what is still to be delivered.
+
+    Example: `edgecxr queue show 17 --config node.yaml`
+    """
+    with _spool(config) as spool:
+        found = _get(spool, image)
+        value = _image_json(found, spool.result(image)) | {
+            "path": str(spool.path(found)),
+            "deliveries": [
+                {"destination": item.destination, "kind": item.kind, "attempts": item.attempts, "error": item.error}
+                for item in spool.due(float("inf"), 1_000_000)
+                if item.image == image
+            ],
+        }
+    if as_json:
+        print_json(value)
+        return
+    for key, item in value.items():
+        if item not in (None, "", []):
+            print(f"{key:>20}  {_safe(str(item))}")
+
+
+def retry(
+    images: Annotated[list[int], typer.Argument(help="Numbers of images.", show_default=False)], config: Config
+) -> None:
+    """Have quarantined or refused images screened again. Ends with 1 when some cannot be.
+
+    Example: `edgecxr queue retry 17 18 --config node.yaml`
+    """
+    from edgecxr.errors import SpoolError
+
+    failed = 0
+    with _spool(config) as spool:
+        for image in images:
+            try:
+                spool.retry(image)
+                print(f"{image}  waits for screening")
+            except SpoolError as error:
+                failed += 1
+                print(f"{image}  NOT RETRIED  {error}")
+    if failed:
+        raise typer.Exit(ExitCode.SOME_REFUSED)
+
+
+def export(
+    folder: Annotated[Path, typer.Argument(help="Where the files go.", show_default=False)],
+    config: Config,
+    image: Annotated[list[int] | None, typer.Option("--image", help="Number of an image; may be repeated.")] = None,
+    state: States = None,
+    search: Search = "",
+    deidentify: Annotated[
+        bool, typer.Option("--deidentify", help="Remove what identifies patients (PS3.15 Basic Profile).")
+    ] = False,
+    allow_burned_in: Annotated[
+        bool, typer.Option("--allow-burned-in", help="De-identify also pictures that may show a name in their pixels.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Copy images out of the node, as received or de-identified. Ends with 1 when some were not exported.
+
+    Example: `edgecxr queue export study/ --config node.yaml --state delivered --deidentify`
+    """
+    if not (image or state or search):
+        misuse("say which images: --image, --state or --search")
+    if allow_burned_in and not deidentify:
+        misuse("--allow-burned-in belongs to --deidentify")
+    with _spool(config) as spool:
+        chosen = _chosen(spool, image, state, search)
+        make_folder(folder)
+        results = _export(spool, chosen, folder, _copier(deidentify, allow_burned_in), quiet=as_json)
+    failed = [item for item in results if item["error"]]
+    if as_json:
+        print_json({"images": len(results), "exported": len(results) - len(failed), "results": results})
+    else:
+        note(f"{len(results) - len(failed)} of {len(results)} images are in {folder}")
+    if failed:
+        raise typer.Exit(ExitCode.SOME_REFUSED)
+
+
+for verb, name in ((list_images, "list"), (show, "show"), (retry, "retry"), (export, "export")):
+    queue.command(name)(guarded(verb))
+
+
+@contextmanager
+def _spool(config: Path) -> Iterator["Spool"]:
+    """The spool of a configured node. Ends when there is none: looking must not make one."""
+    from edgecxr.runtimes.node.config import load_config
+
+    settings = load_config(config)
+    place = settings.folder / "spool"
+    if not (place / "node.db").exists():
+        misuse(f"{config}: there is no spool in {settings.folder}; has the node run?")
+    from edgecxr.runtimes.node.spool import Spool
+
+    spool = Spool(place, settings.spool)
+    try:
+        yield spool
+    finally:
+        spool.close()
+
+
+def _states(names: list[str] | None) -> list["State"] | None:
+    from edgecxr.runtimes.node.images import State
+
+    known = [state.value for state in State]
+    for name in names or ():
+        if name not in known:
+            misuse(f"there is no state {name}; choose {', '.join(known)}")
+    return [State(name) for name in names] if names else None
+
+
+def _rows(spool: "Spool", states: Sequence["State"] | None, search: str) -> Iterator[tuple["Image", "Result | None"]]:
+    """All rows of a selection, newest first, a page at a time."""
+    before = None
+    while rows := spool.listing(states=states, text=search, limit=PAGE, before=before, order="newest"):
+        yield from rows
+        before = rows[-1][0].id
+
+
+def _get(spool: "Spool", image: int) -> "Image":
+    from edgecxr.errors import SpoolError
+
+    try:
+        return spool.get(image)
+    except SpoolError as error:
+        misuse(str(error))
+
+
+def _chosen(spool: "Spool", numbers: list[int] | None, state: list[str] | None, search: str) -> list["Image"]:
+    found = [_get(spool, number) for number in dict.fromkeys(numbers or ())]
+    if state or search:
+        known = {image.id for image in found}
+        found += [image for image, _ in _rows(spool, _states(state), search) if image.id not in known]
+    return sorted(found, key=lambda image: image.id)
+
+
+class _Originals:
+    """Copies files as received, named by their number."""
+
+    def write(self, source: Path, folder: Path, image: "Image") -> Path:
+        """Raises OSError; a file that is there already is not replaced."""
+        from edgecxr.errors import ResultError
+
+        path = folder / f"{image.id:06d}{source.suffix}"
+        if path.exists():
+            raise ResultError(f"{path.name} is there already")
+        shutil.copyfile(source, path)
+        return path
+
+
+class _Deidentified:
+    """Copies files without what identifies the patient."""
+
+    def __init__(self, allow_burned_in: bool) -> None:
+        """Raises EngineError where dicom-anonymizer is not installed."""
+        require_node("dicomanonymizer")
+        from edgecxr.runtimes.node.deidentify import Deidentifier
+
+        self._deidentifier = Deidentifier()
+        self._allow = allow_burned_in
+
+    def write(self, source: Path, folder: Path, image: "Image") -> Path:
+        """Raises ResultError, OSError."""
+        return self._deidentifier.write(source, folder, allow_burned_in=self._allow)
+
+
+def _copier(deidentify: bool, allow_burned_in: bool) -> _Originals | _Deidentified:
+    return _Deidentified(allow_burned_in) if deidentify else _Originals()
+
+
+def _export(
+    spool: "Spool", images: Sequence["Image"], folder: Path, copier: _Originals | _Deidentified, *, quiet: bool
+) -> list[dict[str, Any]]:
+    """One record for each image: number, file, error."""
+    from edgecxr.errors import ResultError
+
+    results = []
+    with progress("exporting", len(images), quiet=quiet) as step:
+        for image in images:
+            record: dict[str, Any] = {"image": image.id, "file": None, "error": None}
+            try:
+                with writing(folder):
+                    record["file"] = copier.write(spool.path(image), folder, image).name
+            except ResultError as error:
+                record["error"] = str(error)
+            if not quiet:
+                print(f"{image.id}  {record['file'] or 'NOT EXPORTED  ' + str(record['error'])}")
+            results.append(record)
+            step(str(image.id))
+    return results
+
+
+def _line(image: "Image", result: "Result | None") -> str:
+    told = [f"{image.id}", image.state.value, _age(time.time() - image.received), image.patient_id, image.patient_name]
+    if result is not None:
+        told.append(
+            _decision(result.record) if result.status == "ok" else f"refused: {result.record.get('detail', '')}"
+        )
+    if image.error:
+        told.append(image.error)
+    return _safe("  ".join(word for word in told if word))
+
+
+def _decision(record: dict[str, Any]) -> str:
+    positive = [finding["name"] for finding in record.get("findings", ()) if finding.get("decision") == "positive"]
+    return ", ".join(f"{name} POSITIVE" for name in positive) or "negative"
+
+
+def _safe(text: str) -> str:
+    """Without control characters: a patient's name must not command the terminal."""
+    return "".join(letter if letter.isprintable() else "�" for letter in text)
+
+
+def _age(seconds: float) -> str:
+    """``45 s``, ``12 min``, ``3.5 h`` or ``8 d``."""
+    for limit, divisor, form in ((120, 1, "{:.0f} s"), (7200, 60, "{:.0f} min"), (172_800, 3600, "{:.1f} h")):
+        if seconds < limit:
+            return form.format(max(0.0, seconds) / divisor)
+    return f"{seconds / 86_400:.0f} d"
+
+
+def _image_json(image: "Image", result: "Result | None") -> dict[str, Any]:
+    value = {**vars(image), "state": image.state.value}
+    if result is None:
+        return value
+    return value | {"result": result.record, "decided": result.decided, "urgency": result.urgency}
