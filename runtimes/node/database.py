@@ -113,6 +113,7 @@ class Database:
         self._change = 0
         self._closed = False
         new = not path.exists()
+        path.touch(mode=0o600)  # SQLite gives its log the same permissions
         with self._told(), self._connection() as connection:
             self._prepare(connection)
         if new:

@@ -6,7 +6,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, Literal
 
@@ -104,7 +104,7 @@ class Outcome:
 
     status: Literal["ok", "refused"]
     record: dict[str, Any]  # plain JSON values
-    cam: NDArray[np.float32] | None = None  # (C, h, w)
+    cam: NDArray[np.float32] | None = field(default=None, compare=False)  # (C, h, w)
     identity: Mapping[str, str] | None = None  # by names of `IDENTITY`
     worst: float = 0.0  # urgency in [0, 1]; 0 where refused
 
@@ -128,14 +128,14 @@ class Result:
     image: int
     status: Literal["ok", "refused"]
     record: dict[str, Any]
-    cam: NDArray[np.float32] | None  # (C, h, w); None in listings
+    cam: NDArray[np.float32] | None = field(compare=False)  # (C, h, w); None in listings
     decided: float  # unix s
     urgency: float  # in [0, 1]
 
 
 Row = tuple[Image, "Result | None"]
 
-COLUMNS = tuple(field.name for field in fields(Image))
+COLUMNS = tuple(column.name for column in fields(Image))
 IDENTITY = COLUMNS[COLUMNS.index("patient_name") :]
 SELECT = "SELECT " + ", ".join(f"images.{name}" for name in COLUMNS)
 OUTCOMES = (State.DECIDED, State.REFUSED)

@@ -59,12 +59,13 @@ class Spool:
         self.limits = limits
         self._films, self._quarantine = self.folder / "films", self.folder / "quarantine"
         incoming = self.folder / "incoming"
+        new = [place for place in (self.folder, *self.folder.parents) if not place.exists()]
         try:
             for place in (self.folder, incoming, self._films, self._quarantine):
                 place.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._database = Database(self.folder / "node.db")
-            sync_folder(self.folder)
-            sync_folder(self.folder.parent)
+            for place in (self.folder, *(place.parent for place in new)):
+                sync_folder(place)
         except OSError as error:
             raise disk_error(error, f"the spool {self.folder} cannot be used") from error
         self._images = Images(self._database)

@@ -1,0 +1,81 @@
+"""The outbox: nothing is forgotten before it has arrived."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgecxr.errors import SpoolError
+from edgecxr.runtimes.node.spool import Arrival, NewDelivery, Outcome, Spool, SpoolLimits, State
+
+THREE = [
+    NewDelivery("pacs", "sr", "2.25.1"),
+    NewDelivery("pacs", "capture", "2.25.2"),
+    NewDelivery("ris", "sr", "2.25.3"),
+]
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    """A spool in which image 1 is decided and has three deliveries."""
+    opened = Spool(tmp_path / "spool", SpoolLimits(max_object_mb=1, refuse_below_mb=0))
+    opened.recover()
+    with opened.part() as part:
+        part.write(b"film")
+        opened.commit(part, Arrival("1.2", "1.2.3", "", "dicom"))
+    opened.claim()
+    opened.finish(1, Outcome("ok", {}), THREE)
+    yield opened
+    opened.close()
+
+
+def test_deliveries_are_due_at_once_in_their_order(spool: Spool) -> None:
+    due = spool.due(time.time())
+    assert [(one.destination, one.kind, one.sop_instance) for one in due] == [
+        ("pacs", "sr", "2.25.1"),
+        ("pacs", "capture", "2.25.2"),
+        ("ris", "sr", "2.25.3"),
+    ]
+    assert {(one.image, one.attempts, one.error) for one in due} == {(1, 0, "")}
+    assert spool.due(time.time(), limit=2) == due[:2]
+    assert spool.due(due[0].created - 1) == []
+    assert spool.outstanding() == 3
+
+
+def test_with_the_last_one_the_image_is_delivered(spool: Spool) -> None:
+    first, second, third = spool.due(time.time())
+    spool.sent(first.id)
+    spool.sent(third.id)
+    assert spool.get(1).state is State.DECIDED
+    spool.sent(second.id)
+    assert (spool.get(1).state, spool.outstanding(), spool.due(time.time())) == (State.DELIVERED, 0, [])
+
+
+def test_a_postponed_delivery_is_tried_again_with_the_same_uid(spool: Spool) -> None:
+    first = spool.due(time.time())[0]
+    now = time.time()
+    spool.postpone(first.id, "connection refused", now + 60)
+    assert first.id not in [one.id for one in spool.due(now + 59)]
+    again = spool.due(now + 60)[-1]
+    assert (again.id, again.sop_instance, again.attempts) == (first.id, "2.25.1", 1)
+    assert again.error == "connection refused"
+    assert spool.outstanding() == 3
+
+
+def test_what_has_arrived_cannot_arrive_again(spool: Spool) -> None:
+    first = spool.due(time.time())[0]
+    spool.sent(first.id)
+    with pytest.raises(SpoolError, match=f"delivery {first.id} is not outstanding"):
+        spool.sent(first.id)
+    with pytest.raises(SpoolError, match=f"delivery {first.id} is not outstanding"):
+        spool.postpone(first.id, "late", 0)
+
+
+def test_the_outbox_survives_a_restart(spool: Spool) -> None:
+    due = spool.due(time.time())
+    spool.close()
+    again = Spool(spool.folder, spool.limits)
+    again.recover()
+    assert again.due(time.time()) == due
+    again.close()

@@ -1,0 +1,103 @@
+"""What is forgotten: delivered images that are old, or in the way; nothing else."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from edgecxr.errors import SpoolError
+from edgecxr.runtimes.node.parts import MEGABYTE, free_bytes
+from edgecxr.runtimes.node.spool import Arrival, NewDelivery, Outcome, Spool, SpoolLimits, State
+
+DAY_S = 86400
+
+
+def spool_of_five(folder: Path, **limits: float) -> Spool:
+    """Images 1 and 2 delivered, 3 decided, 4 received, 5 quarantined; 100 KB each."""
+    spool = Spool(folder, SpoolLimits(max_object_mb=1, refuse_below_mb=0, **limits))  # type: ignore[arg-type]
+    for index in range(5):
+        with spool.part() as part:
+            part.write(bytes([index]) * 100_000)
+            spool.commit(part, Arrival("1.2", f"1.{index}", "", "dicom", priority=-1 if index == 3 else 0))
+    for index in (1, 2, 3):
+        spool.claim()
+        spool.finish(index, Outcome("ok", {}), [NewDelivery("pacs", "sr", "2.25.1")] if index == 3 else [])
+    for _ in range(2):
+        spool.claim()
+        spool.fail(5, "crash")
+    assert [spool.get(index).state.value for index in range(1, 6)] == [
+        "delivered",
+        "delivered",
+        "decided",
+        "received",
+        "quarantined",
+    ]
+    return spool
+
+
+def numbers(spool: Spool) -> list[int]:
+    return sorted(image.id for image, _ in spool.listing())
+
+
+def test_old_delivered_images_are_forgotten_and_nothing_else(tmp_path: Path) -> None:
+    spool = spool_of_five(tmp_path / "spool", tidy_below_mb=0, keep_days=30)
+    path = spool.path(spool.get(1))
+    assert spool.expire(time.time() + 29 * DAY_S) == 0
+    assert spool.expire(time.time() + 31 * DAY_S) == 2
+    assert numbers(spool) == [3, 4, 5]
+    assert not path.exists()
+    assert spool.result(1) is None
+    with pytest.raises(SpoolError, match="no image 1"):
+        spool.get(1)
+    for delivery in spool.due(time.time()):
+        spool.sent(delivery.id)
+    assert spool.expire(time.time() + 31 * DAY_S) == 1
+    assert numbers(spool) == [4, 5]
+    assert spool.expire(time.time() + 10_000 * DAY_S) == 0
+    spool.close()
+
+
+def test_a_full_disk_costs_the_oldest_delivered_images_first(tmp_path: Path) -> None:
+    spool = spool_of_five(tmp_path / "spool", keep_days=30, tidy_below_mb=0)
+    wanted = free_bytes(tmp_path) + 40 * MEGABYTE  # 40 MB that the small images cannot give
+    spool.limits = spool.limits.model_copy(update={"tidy_below_mb": wanted // MEGABYTE})
+    assert spool.expire(time.time()) == 2
+    assert numbers(spool) == [3, 4, 5]
+    spool.close()
+
+
+def test_no_more_is_forgotten_than_the_room_that_is_wanted(tmp_path: Path) -> None:
+    from edgecxr.runtimes.node.retention import forget_delivered
+
+    spool = spool_of_five(tmp_path / "spool")
+    first, second = spool.get(1).file, spool.get(2).file
+    assert forget_delivered(spool._database, before=0, room=0) == []
+    assert forget_delivered(spool._database, before=0, room=50_000) == [first]
+    assert forget_delivered(spool._database, before=0, room=150_000) == [second]
+    spool.close()
+
+
+def test_a_forgotten_file_that_was_not_removed_in_time_is_removed_at_the_next_start(tmp_path: Path) -> None:
+    spool = spool_of_five(tmp_path / "spool", tidy_below_mb=0)
+    path = spool.path(spool.get(1))
+    kept = tmp_path / "kept"
+    kept.hardlink_to(path)
+    spool.expire(time.time() + 31 * DAY_S)
+    path.hardlink_to(kept)
+    assert spool.recover().orphans == 1
+    assert not path.exists()
+    spool.close()
+
+
+def test_ids_are_never_given_twice(tmp_path: Path) -> None:
+    """A peer's acknowledgement, a link on the page and a log line mean one image for ever."""
+    spool = Spool(tmp_path / "spool", SpoolLimits(max_object_mb=1, refuse_below_mb=0, tidy_below_mb=0))
+    for expected in (1, 2):
+        with spool.part() as part:
+            part.write(b"film")
+            assert spool.commit(part, Arrival("1.2", "1.2.3", "", "dicom")).image == expected
+        spool.claim()
+        spool.finish(expected, Outcome("ok", {}))
+        assert spool.counts()[State.DELIVERED] == 1
+        assert spool.expire(time.time() + 31 * DAY_S) == 1
+    spool.close()

@@ -1,0 +1,502 @@
+"""The spool: states, receipts, recovery, listings, and what happens when there is no room."""
+
+import itertools
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgecxr.errors import SpoolError, SpoolFull
+from edgecxr.runtimes.node.database import SCHEMA_VERSION
+from edgecxr.runtimes.node.spool import (
+    Arrival,
+    Image,
+    NewDelivery,
+    Outcome,
+    Receipt,
+    Recovery,
+    Spool,
+    SpoolLimits,
+    State,
+)
+
+LIMITS = SpoolLimits(max_object_mb=1, refuse_below_mb=0, tidy_below_mb=0)
+CR = "1.2.840.10008.5.1.4.1.1.1"
+OK = Outcome("ok", {"findings": []})
+REFUSED = Outcome("refused", {"reason": "no_contrast", "findings": []})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "spool"
+
+
+@pytest.fixture
+def spool(folder: Path) -> Iterator[Spool]:
+    opened = Spool(folder, LIMITS)
+    opened.recover()
+    yield opened
+    opened.close()
+
+
+def put(spool: Spool, uid: str, data: bytes = b"film", priority: int = 0) -> Receipt:
+    with spool.part() as part:
+        part.write(data)
+        return spool.commit(part, Arrival(CR, uid, "1.2.840.10008.1.2.1", "dicom", "10.0.0.9", priority, "UNIT"))
+
+
+def claimed(spool: Spool) -> Image:
+    image = spool.claim()
+    assert image is not None
+    return image
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.suffix in (".part", ".dcm", ".bin"))
+
+
+def reopened(spool: Spool) -> tuple[Spool, Recovery]:
+    spool.close()
+    again = Spool(spool.folder, spool.limits)
+    return again, again.recover()
+
+
+def test_an_image_goes_from_received_to_delivered(spool: Spool) -> None:
+    receipt = put(spool, "1.2.3", b"bytes as received")
+    image = spool.get(receipt.image)
+    assert (receipt.copy, image.copy, image.state, image.attempts) == ("new", "new", State.RECEIVED, 0)
+    assert (image.sop_instance, image.peer, image.calling_ae, image.size) == ("1.2.3", "10.0.0.9", "UNIT", 17)
+    assert image.patient_name == ""
+    assert spool.path(image).read_bytes() == b"bytes as received"
+    assert spool.path(image).suffix == ".dcm"
+    assert spool.result(image.id) is None
+
+    image = claimed(spool)
+    assert (image.state, image.attempts) == (State.SCREENING, 1)
+    assert spool.claim() is None
+    cam = np.arange(12, dtype=np.float32).reshape(3, 2, 2)
+    record = {"findings": [{"name": "tb", "decision": "positive", "probability": 0.9}]}
+    before = time.time()
+    outcome = Outcome("ok", record, cam, {"patient_name": "Öz^Ada", "study_date": "20260101"}, 0.75)
+    spool.finish(image.id, outcome, [NewDelivery("pacs", "sr", "2.25.1")])
+    image, result = spool.get(image.id), spool.result(image.id)
+    assert (image.state, image.patient_name, image.study_date) == (State.DECIDED, "Öz^Ada", "20260101")
+    assert result is not None
+    assert (result.status, result.record, result.urgency) == ("ok", record, 0.75)
+    assert before <= result.decided <= time.time()
+    np.testing.assert_array_equal(result.cam, cam)
+
+    spool.sent(spool.due(time.time())[0].id)
+    assert spool.get(image.id).state is State.DELIVERED
+    assert spool.result(image.id) == result
+
+
+@pytest.mark.parametrize(("outcome", "state"), [(OK, State.DECIDED), (REFUSED, State.REFUSED)])
+def test_without_deliveries_an_image_is_delivered_at_once(spool: Spool, outcome: Outcome, state: State) -> None:
+    for uid in ("1.1", "1.2"):
+        put(spool, uid)
+    first, second = claimed(spool), claimed(spool)
+    spool.finish(first.id, outcome)
+    spool.finish(second.id, outcome, [NewDelivery("pacs", "sr", "2.25.1")])
+    assert spool.get(first.id).state is State.DELIVERED
+    assert spool.get(second.id).state is state
+    result = spool.result(first.id)
+    assert result is not None
+    assert result.status == outcome.status
+
+
+def test_an_object_without_uid_gets_one(spool: Spool) -> None:
+    image = spool.get(put(spool, "").image)
+    assert image.sop_instance.startswith("2.25.")
+    assert len(image.sop_instance) <= 64
+    assert spool.path(image).suffix == ".bin"
+
+
+def test_a_second_copy_is_neither_kept_nor_screened_again(spool: Spool, folder: Path) -> None:
+    first = put(spool, "1.2.3", b"a" * 3000)
+    spool.finish(claimed(spool).id, OK)
+    assert put(spool, "1.2.3", b"a" * 3000) == Receipt(first.image, "same")
+    assert spool.claim() is None
+    assert len(files(folder)) == 1
+
+
+@pytest.mark.parametrize("data", [b"b" * 3000, b"a" * 2999 + b"b", b"a" * 2999])
+def test_other_bytes_under_the_same_uid_are_kept_and_flagged(spool: Spool, folder: Path, data: bytes) -> None:
+    first = put(spool, "1.2.3", b"a" * 3000)
+    second = put(spool, "1.2.3", data)
+    assert second.copy == "other"
+    assert put(spool, "1.2.3", data) == Receipt(second.image, "same")
+    assert [image.copy for image in spool.find("1.2.3")] == ["new", "other"]
+    assert {claimed(spool).id, claimed(spool).id} == {first.image, second.image}
+    assert len(files(folder)) == 2
+
+
+def test_a_copy_of_an_image_whose_file_is_gone_is_kept(spool: Spool) -> None:
+    first = put(spool, "1.2.3")
+    spool.path(spool.get(first.image)).unlink()
+    second = put(spool, "1.2.3")
+    assert second.image != first.image
+    assert spool.is_durable(CR, "1.2.3")
+
+
+def test_the_same_uid_from_many_threads_at_once_is_one_image(spool: Spool, folder: Path) -> None:
+    receipts: list[Receipt] = []
+    start = threading.Barrier(8)
+
+    def send() -> None:
+        start.wait()
+        receipts.append(put(spool, "1.2.3", b"x" * 100_000))
+
+    threads = [threading.Thread(target=send) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(receipt.copy for receipt in receipts) == ["new"] + ["same"] * 7
+    assert len({receipt.image for receipt in receipts}) == 1
+    assert len(files(folder)) == 1
+
+
+def test_many_threads_claim_each_image_once(spool: Spool) -> None:
+    images = {put(spool, f"1.{index}").image for index in range(40)}
+    taken: list[int] = []
+
+    def work() -> None:
+        while (image := spool.claim()) is not None:
+            taken.append(image.id)
+            spool.finish(image.id, OK)
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken) == sorted(images)
+
+
+def test_the_next_image_is_the_most_urgent_then_the_oldest(spool: Spool) -> None:
+    order = [put(spool, f"1.{index}", priority=priority).image for index, priority in enumerate((0, 1, -1, 1))]
+    assert [claimed(spool).id for _ in range(4)] == [order[1], order[3], order[0], order[2]]
+
+
+def test_a_film_that_fails_twice_is_quarantined_and_can_be_retried_by_hand(spool: Spool, folder: Path) -> None:
+    image = put(spool, "1.2.3").image
+    assert spool.fail(claimed(spool).id, "the decoder crashed") is State.RECEIVED
+    assert spool.get(image).error == "the decoder crashed"
+    assert spool.fail(claimed(spool).id, "the decoder crashed again") is State.QUARANTINED
+    kept = spool.get(image)
+    assert (kept.error, kept.attempts, spool.claim()) == ("the decoder crashed again", 2, None)
+    assert spool.path(kept).parent == folder / "quarantine"
+    assert spool.path(kept).read_bytes() == b"film"
+    spool.retry(image)
+    fresh = spool.get(image)
+    assert (fresh.state, fresh.attempts, fresh.error) == (State.RECEIVED, 0, "")
+    assert spool.path(fresh).parent.parent == folder / "films"
+    spool.finish(claimed(spool).id, OK)
+
+
+def test_a_released_image_has_not_been_tried(spool: Spool) -> None:
+    put(spool, "1.2.3")
+    for _ in range(5):
+        spool.release(claimed(spool).id)
+    assert claimed(spool).attempts == 1
+
+
+def test_a_refused_image_can_be_screened_again(spool: Spool) -> None:
+    put(spool, "1.2.3")
+    image = claimed(spool).id
+    spool.finish(image, REFUSED, [NewDelivery("pacs", "sr", "2.25.1")])
+    spool.retry(image)
+    assert spool.result(image) is None
+    assert spool.outstanding() == 0
+    spool.finish(claimed(spool).id, REFUSED)
+    spool.retry(image)
+    assert spool.get(image).state is State.RECEIVED
+
+
+def test_what_may_not_happen_raises_and_changes_nothing(spool: Spool) -> None:
+    image = put(spool, "1.2.3").image
+    with pytest.raises(SpoolError, match=r"image 1 is received and cannot become delivered; .* screening"):
+        spool.finish(image, OK)
+    with pytest.raises(SpoolError, match="is received and cannot become received"):
+        spool.release(image)
+    with pytest.raises(SpoolError, match="is received"):
+        spool.fail(image, "error")
+    with pytest.raises(SpoolError, match="would have to be quarantined or refused"):
+        spool.retry(image)
+    spool.finish(claimed(spool).id, OK)
+    with pytest.raises(SpoolError, match="is delivered and cannot become"):
+        spool.finish(image, REFUSED)
+    with pytest.raises(SpoolError, match="is delivered and cannot become received"):
+        spool.retry(image)
+    assert spool.result(image).status == "ok"  # type: ignore[union-attr]
+    with pytest.raises(SpoolError, match="there is no image 99 in the spool"):
+        spool.get(99)
+    with pytest.raises(SpoolError, match="there is no image 99"):
+        spool.release(99)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"status": "failed", "record": {}}, "status 'failed'"),
+        ({"status": "ok", "record": {}, "worst": float("nan")}, "urgency nan"),
+        ({"status": "ok", "record": {}, "worst": 1.5}, "urgency 1.5"),
+        ({"status": "refused", "record": {}, "worst": 0.5}, "a refused image has no map"),
+        ({"status": "ok", "record": {}, "identity": {"address": "x"}}, "identity has address"),
+    ],
+)
+def test_a_fault_is_no_outcome(wrong: dict[str, object], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        Outcome(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_result_that_cannot_be_written_leaves_the_image_in_screening(spool: Spool) -> None:
+    put(spool, "1.2.3")
+    image = claimed(spool).id
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        spool.finish(image, Outcome("ok", {"probability": float("nan")}))
+    twice = [NewDelivery("pacs", "sr", "2.25.1"), NewDelivery("pacs", "sr", "2.25.2")]
+    with pytest.raises(SpoolError, match="UNIQUE constraint"):
+        spool.finish(image, OK, twice)
+    assert spool.get(image).state is State.SCREENING
+    assert spool.result(image) is None
+    assert spool.outstanding() == 0
+
+
+def test_recovery_does_again_what_was_half_done(spool: Spool, folder: Path) -> None:
+    images = [put(spool, f"1.{index}", bytes([index])).image for index in range(4)]
+    claimed(spool)
+    spool.release(images[0])
+    for _ in range(2):  # the first has failed once before
+        claimed(spool)
+    spool.fail(images[0], "once")
+    assert claimed(spool).id == images[0]
+    (folder / "incoming" / "ab.part").write_bytes(b"half")
+    stray = folder / "films" / "ff" / "ffff.dcm"
+    stray.parent.mkdir(exist_ok=True)
+    stray.write_bytes(b"never acknowledged")
+    spool.path(spool.get(images[3])).unlink()
+    spool, recovery = reopened(spool)
+    assert recovery == Recovery(parts=1, orphans=1, requeued=1, quarantined=1, lost=1)
+    states = [(spool.get(image).state, spool.get(image).attempts, spool.get(image).error) for image in images]
+    assert states == [
+        (State.QUARANTINED, 2, "crashed twice while being screened"),
+        (State.RECEIVED, 1, ""),
+        (State.RECEIVED, 0, ""),
+        (State.QUARANTINED, 0, "its file is gone from the spool"),
+    ]
+    assert spool.path(spool.get(images[0])).parent.name == "quarantine"
+    assert not stray.exists()
+    with pytest.raises(SpoolError, match="the file of image 4 is gone"):
+        spool.retry(images[3])
+    spool, recovery = reopened(spool)
+    assert recovery == Recovery()
+    spool.close()
+
+
+def test_a_file_that_was_not_moved_in_time_is_moved_at_the_next_start(spool: Spool, folder: Path) -> None:
+    image = put(spool, "1.2.3").image
+    for _ in range(2):
+        spool.fail(claimed(spool).id, "crash")
+    kept = spool.get(image)
+    where = spool.path(kept)
+    back = folder / "films" / kept.file[:2] / kept.file
+    where.rename(back)  # as if the power had failed between commit and move
+    assert spool.path(kept) == back
+    spool, recovery = reopened(spool)
+    assert recovery == Recovery()
+    assert spool.path(spool.get(image)) == where
+    spool.close()
+
+
+def test_two_nodes_do_not_share_a_spool(spool: Spool, folder: Path) -> None:
+    other = Spool(folder, LIMITS)
+    with pytest.raises(SpoolError, match="in use by another node"):
+        other.recover()
+    assert other.counts()[State.RECEIVED] == 0  # reading is allowed
+    spool.close()
+    other.recover()
+    other.close()
+
+
+def test_a_newer_spool_is_refused_with_a_sentence(folder: Path) -> None:
+    Spool(folder, LIMITS).close()
+    with sqlite3.connect(folder / "node.db") as connection:
+        assert connection.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    connection.close()
+    with pytest.raises(SpoolError, match=r"is of schema 2, and this version of edgecxr knows 1: update edgecxr"):
+        Spool(folder, LIMITS)
+
+
+def test_a_damaged_index_is_refused_with_a_sentence(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "node.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(SpoolError, match="the spool's index cannot be used: file is not a database"):
+        Spool(folder, LIMITS)
+
+
+def test_a_closed_spool_says_so(spool: Spool) -> None:
+    spool.close()
+    with pytest.raises(SpoolError, match="the spool is closed"):
+        spool.claim()
+
+
+def test_listings_filter_and_page(spool: Spool) -> None:
+    names = ["Doe^John", "50%_Off^A", "Иванов^Пётр", "Doe^Jane", "Back\\slash"]
+    for index, name in enumerate(names):
+        put(spool, f"1.{index}")
+        findings = [{"name": "tb", "decision": "positive" if index % 2 else "negative"}]
+        identity = {"patient_name": name, "patient_id": f"ID{index}", "accession": f"A-{index}"}
+        spool.finish(claimed(spool).id, Outcome("ok", {"findings": findings}, None, identity, index % 3 / 2))
+    put(spool, "1.9")
+
+    def ids(**wanted: object) -> list[int]:
+        return [image.id for image, _ in spool.listing(**wanted)]  # type: ignore[arg-type]
+
+    assert ids() == ids(order="newest") == [6, 5, 4, 3, 2, 1]
+    assert ids(limit=2) == [6, 5]
+    assert ids(limit=2, before=5) == [4, 3]
+    assert ids(order="urgent") == [3, 5, 2, 4, 1, 6]
+    assert ids(order="urgent", limit=2, before=5) == [2, 4]
+    assert ids(order="urgent", before=6) == []
+    assert ids(states=[State.RECEIVED]) == [6]
+    assert ids(states=[]) == []
+    assert ids(finding="tb") == [4, 2]
+    assert ids(finding="covid") == []
+    assert ids(text="doe") == [4, 1]
+    assert ids(text="иванов") == [3]
+    assert ids(text="id3") == ids(text="a-3") == [4]
+    assert ids(text="%") == ids(text="_") == ids(text="0%_o") == [2]
+    assert ids(text="\\") == [5]
+    assert ids(text="' OR 1=1 --") == []
+    image, result = spool.listing(limit=1, before=6)[0]
+    assert image.patient_name == names[4]
+    assert result is not None
+    assert (result.status, result.cam) == ("ok", None)
+    assert spool.listing(limit=1)[0][1] is None
+    with pytest.raises(SpoolError, match="order 'oldest' of a listing"):
+        spool.listing(order="oldest")  # type: ignore[arg-type]
+
+
+def test_counts_and_waiting(spool: Spool) -> None:
+    assert spool.waiting_s() is None
+    assert set(spool.counts()) == set(State)
+    put(spool, "1.1")
+    assert spool.counts()[State.RECEIVED] == 1
+    waited = spool.waiting_s()
+    assert waited is not None
+    assert 0 <= waited < 60
+    assert spool.free_bytes() > 0
+
+
+def test_who_waits_is_woken_by_a_change_and_by_nothing_else(spool: Spool) -> None:
+    before = spool.change()
+    assert spool.claim() is None
+    assert spool.wait(before, 0.05) == before
+    threading.Timer(0.05, put, (spool, "1.1")).start()
+    assert spool.wait(before, 30) > before
+
+
+def test_as_many_wait_as_are_allowed(folder: Path) -> None:
+    spool = Spool(folder, SpoolLimits(max_object_mb=1, refuse_below_mb=0, max_waiting=2))
+    put(spool, "1.1")
+    with spool.part(), pytest.raises(SpoolFull, match=r"2 images wait for screening, as many as spool\.max_waiting"):
+        spool.part()
+    put(spool, "1.2")
+    with pytest.raises(SpoolFull, match="2 images wait"):
+        spool.part()
+    claimed(spool)
+    put(spool, "1.3")
+    spool.close()
+
+
+def test_another_process_sees_and_changes_the_spool(spool: Spool) -> None:
+    put(spool, "1.1")
+    for _ in range(2):
+        spool.fail(claimed(spool).id, "crash")
+    other = Spool(spool.folder, LIMITS)
+    other.retry(1)
+    other.close()
+    assert claimed(spool).id == 1
+
+
+def test_only_the_owner_may_read_the_spool(spool: Spool) -> None:
+    image = spool.get(put(spool, "1.1").image)
+    for path in (spool.folder, spool.path(image), spool.path(image).parent, spool.folder / "node.db"):
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+@pytest.mark.root
+def test_a_full_disk_at_any_moment_keeps_all_of_an_image_or_nothing(tmp_path: Path) -> None:
+    """Every amount of free room from none to enough: the disk is full while writing, making folders, and indexing."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], check=True)
+    told = []
+    try:
+        spool = Spool(disk / "spool", LIMITS.model_copy(update={"max_waiting": 10_000}))
+        spool._parts._max_object = 0  # without the reservation, which is tested in test_parts
+        for step in itertools.count():
+            room = step * 4096
+            _fill(disk, room)
+            kept = files(disk / "spool")
+            try:
+                image = spool.get(_put_unreserved(spool, f"1.{step}", b"x" * 60_000).image)
+                assert spool.path(image).read_bytes() == b"x" * 60_000
+                told.append("")
+            except SpoolFull as error:
+                told.append(str(error))
+                assert files(disk / "spool") == kept
+                assert spool.find(f"1.{step}") == []
+            (disk / "filler").unlink()
+            if told[-3:] == ["", "", ""]:
+                break
+        assert [text for text in told if "written" in text]
+        assert [text for text in told if "index" in text]
+        _check_full_finish(spool, disk)
+        spool.close()
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def _put_unreserved(spool: Spool, uid: str, data: bytes) -> Receipt:
+    part = spool.part()
+    part._limit = 1_000_000
+    with part:
+        part.write(data)
+        return spool.commit(part, Arrival(CR, uid, "", "dicom"))
+
+
+def _fill(disk: Path, room: int) -> None:
+    usage = shutil.disk_usage(disk)
+    (disk / "filler").write_bytes(bytes(max(0, usage.free - room)))
+
+
+def _check_full_finish(spool: Spool, disk: Path) -> None:
+    """A result that finds no room is not there, not in part, and can be given again."""
+    image = claimed(spool).id
+    _fill(disk, 0)
+    large = Outcome("ok", {"text": "x" * 200_000})
+    with pytest.raises(SpoolFull, match="no room on the disk for its index"):
+        spool.finish(image, large)
+    assert (spool.get(image).state, spool.result(image)) == (State.SCREENING, None)
+    (disk / "filler").unlink()
+    spool.finish(image, large)
+    assert json.dumps(spool.result(image).record) == json.dumps(large.record)  # type: ignore[union-attr]
+
+
+def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SpoolError, match=r"the spool .*/file cannot be used: (File exists|Not a directory)"):
+        Spool(tmp_path / "file", LIMITS)
+    assert os.listdir(tmp_path) == ["file"]
