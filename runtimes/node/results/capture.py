@@ -11,9 +11,8 @@ from edgecxr.runtimes.node.results.making import Making
 
 __all__ = ["capture"]
 
-UNPAIRED = frozenset(
-    ["ABDOMEN", "CHEST", "CSPINE", "HEAD", "HEART", "LSPINE", "NECK", "PELVIS", "SKULL", "SPINE", "TSPINE"]
-)  # PS3.16 L
+# Terms of PS3.16 annex L for structures that are not paired.
+UNPAIRED = ("ABDOMEN", "CHEST", "CSPINE", "HEAD", "HEART", "LSPINE", "NECK", "PELVIS", "SKULL", "SPINE", "TSPINE")
 
 
 def capture(making: Making) -> Dataset:
@@ -27,6 +26,7 @@ def capture(making: Making) -> Dataset:
         study_instance_uid=making.source.study,
         **frame(making, "capture"),
     )
+    dataset["PixelData"].VR = "OB"
     fill(dataset, making)
     _describe(dataset, making)
     return dataset

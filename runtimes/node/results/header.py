@@ -9,7 +9,6 @@ from pydicom.valuerep import DA, TM
 
 from edgecxr.runtimes.node.results.codes import IMPLEMENTATION, PRIVATE_SCHEME, uid
 from edgecxr.runtimes.node.results.making import Making
-from edgecxr.runtimes.node.results.source import EQUIPMENT
 from edgecxr.runtimes.node.results.text import ascii_text
 
 __all__ = ["WARNING", "ascii_text", "fill", "frame"]
@@ -31,7 +30,7 @@ def frame(making: Making, kind: str) -> dict[str, Any]:
         "manufacturer": "EdgeCXR",
         "manufacturer_model_name": "EdgeCXR node",
         "device_serial_number": ascii_text(settings.device_serial, 64) or "0",
-        "software_versions": [making.version, making.model[:64], record["bundle"][:64]],
+        "software_versions": [making.version, record["bundle"][:64], making.model[:62]],
         "institution_name": ascii_text(settings.institution, 64) or None,
         "content_date": making.moment.strftime("%Y%m%d"),
         "content_time": making.moment.strftime("%H%M%S"),
@@ -53,8 +52,7 @@ def fill(dataset: Dataset, making: Making) -> None:
     dataset.ContributingEquipmentSequence = _equipment(making)
     dataset.CodingSchemeIdentificationSequence = [_scheme()]
     for keyword in source.values:
-        if keyword not in EQUIPMENT:
-            source.put(keyword, dataset)
+        source.put(keyword, dataset)
     if source.charset:
         dataset.SpecificCharacterSet = list(source.charset) if len(source.charset) > 1 else source.charset[0]
     dataset.file_meta.ImplementationClassUID = IMPLEMENTATION
@@ -67,17 +65,16 @@ def _equipment(making: Making) -> list[Dataset]:
         manufacturer="EdgeCXR",
         purpose_of_reference=codes.DCM.ProcessingEquipment,
         manufacturer_model_name=making.model[:64],
-        software_versions=[making.version, making.record["bundle"][:64]],
+        software_versions=[making.record["bundle"][:64], making.version],
         device_serial_number=ascii_text(making.settings.device_serial, 64) or "0",
         contribution_datetime=making.moment.replace(microsecond=0),
         contribution_description="Screened for findings; research use only",
     )
-    if not making.source.values.get("Manufacturer"):
+    if not making.source.equipment.get("Manufacturer"):
         return [processing]
     acquisition = ContributingEquipment(manufacturer="", purpose_of_reference=codes.DCM.AcquisitionEquipment)
-    for keyword in EQUIPMENT:
-        if making.source.values.get(keyword):
-            making.source.put(keyword, acquisition)
+    for keyword, text in making.source.equipment.items():
+        setattr(acquisition, keyword, text)
     return [processing, acquisition]
 
 

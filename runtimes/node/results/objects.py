@@ -1,16 +1,18 @@
 """The DICOM objects that a result is sent as."""
 
 import warnings
+from io import BytesIO
 from pathlib import Path
 
-from pydicom.dataset import FileDataset
+import pydicom
+from pydicom.dataset import Dataset, FileDataset
 
 from edgecxr.errors import ResultError
 from edgecxr.runtimes.node.config import ResultSection
 from edgecxr.runtimes.node.images import Image, Result
 from edgecxr.runtimes.node.results.capture import capture
 from edgecxr.runtimes.node.results.making import Making
-from edgecxr.runtimes.node.results.source import read_source
+from edgecxr.runtimes.node.results.source import keep_bytes, read_source
 from edgecxr.runtimes.node.results.sr import report
 
 __all__ = ["build"]
@@ -35,5 +37,13 @@ def build(
     with warnings.catch_warnings():  # UIDs with leading zeros, which units send: pydicom warns, and keeps them
         warnings.filterwarnings("ignore", "Invalid value for VR UI", UserWarning)
         dataset = MAKERS[kind](making)
-    meta = dataset.file_meta
-    return FileDataset("", dataset, preamble=b"\0" * 128, file_meta=meta, is_implicit_VR=False)
+        return _as_read(dataset)
+
+
+def _as_read(dataset: Dataset) -> FileDataset:
+    """The object as it reads from a file. pydicom then keeps stored text as bytes, whoever saves or sends it."""
+    keep_bytes(dataset)
+    stream = BytesIO()
+    pydicom.dcmwrite(stream, dataset, implicit_vr=False, little_endian=True, enforce_file_format=True)
+    stream.seek(0)
+    return pydicom.dcmread(stream)

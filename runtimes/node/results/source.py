@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from pydicom.charset import decode_bytes, python_encoding
+from pydicom.charset import convert_encodings, decode_bytes, python_encoding
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
@@ -22,7 +22,7 @@ from edgecxr.read.dicom import is_dicom, open_dataset
 from edgecxr.read.guard import load
 from edgecxr.read.header import Header
 
-__all__ = ["EQUIPMENT", "LOSSY_SYNTAXES", "Source", "read_source"]
+__all__ = ["Source", "keep_bytes", "read_source"]
 
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID")
 REQUIRED = (  # type 2 of the Patient and General Study modules (PS3.3 C.7.1.1, C.7.2.1): empty where unknown
@@ -71,7 +71,8 @@ class Source:
     sop_class: str
     instance: str
     charset: tuple[str, ...]  # as declared; () where nothing that PS3.3 C.12.1.1.2 defines is
-    values: dict[str, bytes]  # REQUIRED all, OPTIONAL and EQUIPMENT where legal; b"" where empty
+    values: dict[str, bytes]  # REQUIRED all, OPTIONAL where legal; b"" where empty
+    equipment: dict[str, str]  # what acquired it: the values of EQUIPMENT that are plain ASCII
     timezone: str  # as +0545; "" where it says none
     orientation: tuple[str, ...]  # of rows and columns, two values or none
     body_part: str
@@ -87,6 +88,12 @@ class Source:
         raw = self.values[keyword]
         raw += b" " * (len(raw) % 2)
         dataset[tag] = RawDataElement(tag, dictionary_VR(tag), len(raw), raw, 0, False, True)
+
+
+def keep_bytes(dataset: Dataset) -> None:
+    """Have pydicom write the values of `Source.put` as they are, instead of decoding and encoding them."""
+    current = dataset.get("SpecificCharacterSet") or "ISO_IR 6"
+    dataset.set_original_encoding(False, True, convert_encodings(current))
 
 
 def read_source(path: Path) -> Source:
@@ -106,7 +113,7 @@ def _source(header: Header, syntax: str) -> Source:
     study, series, sop_class, instance = (_uid(header, keyword) for keyword in UIDS)
     charset = _charset(header, notes)
     values = {keyword: _value(header, keyword, charset, notes) or b"" for keyword in REQUIRED}
-    for keyword in (*OPTIONAL, *EQUIPMENT):
+    for keyword in OPTIONAL:
         if (value := _value(header, keyword, charset, notes)) is not None:
             values[keyword] = value
     orientation = _words(header, "PatientOrientation", r"[AFHLPR]{1,3}")
@@ -118,6 +125,7 @@ def _source(header: Header, syntax: str) -> Source:
         instance=instance,
         charset=charset,
         values=values,
+        equipment={keyword: text for keyword in EQUIPMENT if (text := _word(header, keyword, r"[ -\[\]-~]{1,64}"))},
         timezone=_word(header, "TimezoneOffsetFromUTC", r"(?!-0000)[+-](0\d|1[0-4])[0-5]\d"),
         orientation=orientation if len(orientation) == 2 else (),
         body_part=_word(header, "BodyPartExamined", r"[A-Z0-9_ ]{1,16}"),
