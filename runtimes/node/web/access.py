@@ -200,7 +200,7 @@ def _credentials(header: str) -> str | None:
     """The password in an Authorization header (Bearer, or Basic with any user name); None where there is none."""
     scheme, _, value = header.partition(" ")
     if scheme.lower() == "bearer":
-        return value.strip()
+        return value.strip().encode("latin-1").decode("utf-8", "replace")  # ASGI headers are bytes
     if scheme.lower() != "basic":
         return None
     try:

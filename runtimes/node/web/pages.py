@@ -128,6 +128,7 @@ def _listed(request: Request, node: NodeView) -> dict[str, Any]:
         "following": query.address(before=found[-1][0].id) if more else None,
         "status": status_of(node),
         "findings": worklist.findings(node.spool),
+        "delivers": bool(node.config.destinations),
         "stages": tuple(worklist.STAGES),
         "periods": {"day": "last 24 hours", "week": "last 7 days"},
     }
@@ -140,6 +141,7 @@ def _told(node: NodeView, image: Image, result: Result | None) -> dict[str, Any]
         "image": image,
         "result": result,
         "record": record,
+        "delivers": bool(node.config.destinations),
         "mapped": result is not None and result.cam is not None,
         "notes": [worklist.plain(str(note)) for note in record.get("notes", ())],
     }

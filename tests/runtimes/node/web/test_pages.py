@@ -1,0 +1,200 @@
+"""The pages as the server renders them: what a browser without scripts shows."""
+
+import re
+import threading
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+Films = dict[str, Path]
+VOID = {"meta", "link", "img", "input", "rect", "br"}
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text of a page; fails on what is not closed."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(html)
+        if self._open:
+            raise ValueError(f"not closed: {self._open}")
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if self._open.pop() != tag:
+            raise ValueError(f"</{tag}> closes another element")
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture
+def full(served: Any, films: Films) -> Any:
+    """A clinic with a decided, a refused, a truncated, a quarantined and a waiting image: ids 1 to 5."""
+    for name in ("hostile", "hand", "cut"):
+        served.post(films[name], wait=0)
+        served.clinic.screen_next()
+    served.client.post("/v1/screen", content=b"one", params={"wait": 0})
+    for _ in range(2):
+        served.clinic.spool.claim()
+        served.clinic.spool.fail(4, "the process <crashed>")
+    served.post(films["plain"], wait=0)
+    return served
+
+
+def shown(served: Any, query: str = "") -> list[int]:
+    """Ids of the rows, in order."""
+    return [int(found) for found in re.findall(r'data-image="(\d+)"', served.client.get(f"/{query}").text)]
+
+
+def test_every_image_is_there_whatever_became_of_it(full: Any) -> None:
+    page = Page(full.client.get("/").text)
+    assert shown(full) == [5, 4, 3, 2, 1]
+    for word in ("waiting", "quarantined", "the process <crashed>", "refused", "'HAND'", "decided", "Zoë", "A-77"):
+        assert word in page.text
+    assert "Research use only" in page.text
+
+
+@pytest.mark.parametrize("path", ["/", "/rows", "/results/1", "/health"])
+def test_what_a_file_says_is_never_markup(full: Any, path: str) -> None:
+    page = Page(full.client.get(path).text)
+    sources = [attributes["src"] or "" for tag, attributes in page.tags if tag in ("img", "script")]
+    assert all(source.startswith(("/static/", "/v1/")) for source in sources)
+    assert [tag for tag, _ in page.tags].count("script") <= 1
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on") or name == "style"]
+
+
+@pytest.mark.parametrize("path", ["/", "/results/1", "/results/2", "/health", "/login", "/static/style.css"])
+def test_nothing_comes_from_elsewhere(full: Any, path: str) -> None:
+    text = full.client.get(path).text.replace("http://www.w3.org/2000/svg", "")
+    assert not re.findall(r"https?://|url\(|@import|//[a-z]+\.", text)
+
+
+@pytest.mark.parametrize(
+    ("query", "ids"),
+    [
+        ("?state=waiting", [5]),
+        ("?state=quarantined", [4]),
+        ("?state=refused", [3, 2]),
+        ("?state=decided", [1]),
+        ("?finding=positive", [1]),
+        ("?finding=gout", []),
+        ("?text=zo%C3%AB", [1]),
+        ("?text=a-77", [1]),
+        ("?text=%25", []),
+        ("?order=urgent", [1, 3, 2, 5, 4]),
+        ("?period=day", [5, 4, 3, 2, 1]),
+        ("?before=3", [2, 1]),
+        ("?state=nonsense&before=x&order=y&period=z", [5, 4, 3, 2, 1]),
+    ],
+)
+def test_filters(full: Any, query: str, ids: list[int]) -> None:
+    assert shown(full, query) == ids
+
+
+def test_long_lists_have_pages(served: Any) -> None:
+    for number in range(51):
+        with served.clinic.spool.part() as part:
+            from edgecxr.runtimes.node.spool import Arrival
+
+            part.write(f"{number}".encode())
+            served.clinic.spool.commit(part, Arrival("", "", "", "folder"))
+            served.clinic.spool.claim()
+    first = served.client.get("/").text
+    assert shown(served) == list(range(51, 1, -1))
+    following = re.search(r'href="(/\?[^"]+)" rel="next"', first)
+    assert following is not None
+    assert shown(served, following[1].lstrip("/")) == [1]
+
+
+def test_one_result(full: Any) -> None:
+    page = Page(full.client.get("/results/1").text)
+    record = full.client.get("/v1/results/1").json()
+    for word in (f"{record['findings'][1]['probability']:.3f}", f"threshold {record['findings'][0]['threshold']:.3f}"):
+        assert word in page.text
+    for word in (record["bundle"], record["engine"], "covid3", "screening", record["sop_instance"]):
+        assert word in page.text
+    assert "heatmap.png?finding=covid" in full.client.get("/results/1?finding=covid").text
+
+
+def test_what_was_not_screened_has_no_score(full: Any) -> None:
+    for image, words in ((2, "A refusal is not a negative"), (4, "There is no result"), (5, "Waiting for screening")):
+        text = full.client.get(f"/results/{image}").text
+        assert words in text
+        assert 'class="score' not in text
+        assert "small>threshold" not in text
+
+
+def test_by_hand_again(full: Any) -> None:
+    answer = full.client.post("/results/4/retry", headers={"origin": full.url})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/results/4")
+    assert full.client.get("/v1/results/4").json()["state"] == "received"
+    assert full.client.post("/results/1/retry").status_code == 409
+
+
+def test_a_page_that_is_not_there(served: Any) -> None:
+    answer = served.client.get("/results/77", headers={"accept": "text/html"})
+    assert answer.status_code == 404
+    assert "no image 77" in Page(answer.text).text
+
+
+def test_problems_are_on_every_page(full: Any) -> None:
+    full.clinic.problems = ("the disk is nearly full",)
+    for path in ("/", "/health", "/results/1"):
+        assert "the disk is nearly full" in full.client.get(path).text
+
+
+def test_events_tell_of_changes_and_do_not_hold_up_the_end(served: Any, films: Films) -> None:
+    heard: list[str] = []
+    listening = threading.Barrier(11)
+
+    def listen() -> None:
+        with httpx.Client(timeout=60) as client, client.stream("GET", f"{served.url}/events") as answer:
+            lines = answer.iter_lines()
+            while not next(lines).startswith("data:"):
+                pass
+            listening.wait(30)
+            heard.extend(line for line in lines if line.startswith("event:"))
+
+    threads = [threading.Thread(target=listen) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    listening.wait(30)
+    before = threading.active_count()
+    served.post(films["plain"], wait=0)
+    seen = served.clinic.spool.change()
+    served.clinic.screen_next()
+    assert served.clinic.spool.wait(seen, 10) > seen
+    assert threading.active_count() <= before + 5
+    while len(heard) < 10:
+        served.clinic.spool.wait(served.clinic.spool.change(), 0.1)
+        if not any(thread.is_alive() for thread in threads):
+            break
+    served.server.stop(20)
+    for thread in threads:
+        thread.join(20)
+    assert len(heard) >= 10
+
+
+def test_stop_twice_and_a_port_in_use(serve: Callable[..., Any]) -> None:
+    from edgecxr.errors import ConfigError
+
+    first = serve()
+    with pytest.raises(ConfigError, match=r"cannot listen on 127\.0\.0\.1 port \d+: Address already in use"):
+        serve(port=first.server.port)
+    first.server.stop()
+    first.server.stop()
