@@ -9,7 +9,7 @@ import math
 import socket
 import ssl
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from edgecxr.errors import EdgeCxrError
@@ -172,19 +172,23 @@ def objection(request: AssociateRequest) -> Rejection | None:
     return None if request.application == APPLICATION_CONTEXT else Rejection.APPLICATION_CONTEXT
 
 
-def negotiate(request: AssociateRequest, offered: Mapping[str, Sequence[str]]) -> list[Answer]:
-    """An answer to each proposed context. `offered`: abstract syntax -> transfer syntaxes, the best first."""
+def negotiate(request: AssociateRequest, offered: Mapping[str, Collection[str]]) -> list[Answer]:
+    """An answer to each proposed context. `offered`: abstract syntax -> transfer syntaxes.
+
+    Of several syntaxes in one context the first that we read is taken: what a peer names first is what it has. dcmtk's
+    ``storescu +C -xv``, for one, names Explicit VR behind JPEG 2000, and cannot convert.
+    """
     return [_answer(context, request, offered) for context in request.contexts]
 
 
-def _answer(context: ProposedContext, request: AssociateRequest, offered: Mapping[str, Sequence[str]]) -> Answer:
+def _answer(context: ProposedContext, request: AssociateRequest, offered: Mapping[str, Collection[str]]) -> Answer:
     first = context.transfers[0] if context.transfers else ""
     if context.abstract not in offered:
         return Answer(context.number, Verdict.ABSTRACT_SYNTAX, first)
     if not request.roles.get(context.abstract, (True, False))[0]:  # the peer wants to be provider only
         return Answer(context.number, Verdict.USER_REJECTED, first)
-    for transfer in offered[context.abstract]:
-        if transfer in context.transfers:
+    for transfer in context.transfers:
+        if transfer in offered[context.abstract]:
             return Answer(context.number, Verdict.ACCEPTED, transfer)
     return Answer(context.number, Verdict.TRANSFER_SYNTAXES, first)
 

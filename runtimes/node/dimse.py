@@ -53,6 +53,9 @@ class Tag(IntEnum):
     ACTION = 0x1008
 
 
+REPEATED = ((Tag.AFFECTED_CLASS, Tag.REQUESTED_CLASS), (Tag.AFFECTED_INSTANCE, Tag.REQUESTED_INSTANCE))
+
+
 class Operation(IntEnum):
     """Command fields of what is asked of us (PS3.7 E.1)."""
 
@@ -145,10 +148,7 @@ class Reply:
             Tag.DATA_SET: struct.pack("<H", NO_DATA_SET),
             Tag.STATUS: struct.pack("<H", self.status),
         }
-        for affected, requested in (
-            (Tag.AFFECTED_CLASS, Tag.REQUESTED_CLASS),
-            (Tag.AFFECTED_INSTANCE, Tag.REQUESTED_INSTANCE),
-        ):
+        for affected, requested in REPEATED:
             name = command.text(affected) or command.text(requested)
             if name:
                 answer[affected] = even(name.encode(), b"\0")
@@ -285,9 +285,9 @@ class Dialogue:
             self._answer()
 
     def _answer(self) -> None:
-        if self._command is None or self._sink is None:
-            raise PduError("an answer without a question", AbortReason.NOT_SPECIFIED)
         command, sink = self._command, self._sink
+        if command is None or sink is None:
+            return
         reply = sink.finish()
         self._observer(Exchange(command, self._contexts[self._context], reply, self._size))
         self._command, self._sink, self._size = None, None, 0

@@ -20,6 +20,7 @@ from edgecxr.runtimes.node.config import DicomSection, PeerSection, TlsSection
 
 __all__ = ["AllowList", "Connection", "Table", "tls_context"]
 
+ANYONE = PeerSection(ae="ANYONE")
 SPARED_S = 1.0  # an association that rested for less than this is not ended to make room
 
 
@@ -32,7 +33,7 @@ class AllowList:
     def find(self, calling: str, address: str) -> PeerSection | None:
         """Who calls by that AE title from that address; None when nobody may."""
         if not self._peers:
-            return PeerSection(ae=calling or "UNKNOWN")
+            return ANYONE
         named = (peer for peer in self._peers if peer.ae.strip() == calling)
         return next((peer for peer in named if _calls_from(peer.host, address)), None)
 

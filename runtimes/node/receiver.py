@@ -91,6 +91,7 @@ class Receiver:
             raise ConfigError(f"dicom: cannot listen on {host} port {port}: {error.strerror or error}") from error
         listener.settimeout(ACCEPT_S)
         self.port = listener.getsockname()[1]
+        self._stopping.clear()
         self._listener = listener
         self._thread = threading.Thread(target=self._listen, args=(listener,), name="dicom-listener", daemon=True)
         self._thread.start()

@@ -39,29 +39,29 @@ CLASSES = {
 }
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
-# all that `edgecxr.read` reads; where a peer leaves the choice, lossless first, and the cheaper to decode first
-SYNTAXES = (
-    EXPLICIT,
-    IMPLICIT,
-    "1.2.840.10008.1.2.4.70",  # JPEG Lossless, first-order prediction
-    "1.2.840.10008.1.2.4.57",  # JPEG Lossless
-    "1.2.840.10008.1.2.5",  # RLE
-    "1.2.840.10008.1.2.4.201",  # High-Throughput JPEG 2000, lossless
-    "1.2.840.10008.1.2.4.202",  # the same with resolutions first
-    "1.2.840.10008.1.2.4.80",  # JPEG-LS, lossless
-    "1.2.840.10008.1.2.4.90",  # JPEG 2000, lossless
-    "1.2.840.10008.1.2.1.98",  # encapsulated uncompressed
-    DEFLATED,
-    BIG_ENDIAN,
-    "1.2.840.10008.1.2.4.51",  # JPEG Extended
-    "1.2.840.10008.1.2.4.50",  # JPEG Baseline
-    "1.2.840.10008.1.2.4.81",  # JPEG-LS, near-lossless
-    "1.2.840.10008.1.2.4.203",  # High-Throughput JPEG 2000
-    "1.2.840.10008.1.2.4.91",  # JPEG 2000
-)
+_JPEG = "1.2.840.10008.1.2.4."
+SYNTAXES = {  # all that `edgecxr.read` reads
+    IMPLICIT: "Implicit VR Little Endian",
+    EXPLICIT: "Explicit VR Little Endian",
+    DEFLATED: "Deflated Explicit VR Little Endian",
+    BIG_ENDIAN: "Explicit VR Big Endian",
+    "1.2.840.10008.1.2.1.98": "Encapsulated Uncompressed Explicit VR Little Endian",
+    "1.2.840.10008.1.2.5": "RLE Lossless",
+    _JPEG + "50": "JPEG Baseline",
+    _JPEG + "51": "JPEG Extended",
+    _JPEG + "57": "JPEG Lossless",
+    _JPEG + "70": "JPEG Lossless, first-order prediction",
+    _JPEG + "80": "JPEG-LS Lossless",
+    _JPEG + "81": "JPEG-LS Near-lossless",
+    _JPEG + "90": "JPEG 2000 Lossless",
+    _JPEG + "91": "JPEG 2000",
+    _JPEG + "201": "High-Throughput JPEG 2000 Lossless",
+    _JPEG + "202": "High-Throughput JPEG 2000 Lossless, resolutions first",
+    _JPEG + "203": "High-Throughput JPEG 2000",
+}
 PRIORITIES = {0: 0, 1: 1, 2: -1}  # medium, high, low (PS3.7 9.3.1.1)
 HEAD = 4096  # bytes of a data set in which its own UIDs are looked for
-_UID = re.compile(r"[!-\[\]-~]{1,64}")  # what devices send as UIDs; PS3.5 9.1 allows digits and dots only
+_UID = re.compile(r"[0-9A-Za-z._-]{1,64}")  # what devices send as UIDs; PS3.5 9.1 allows digits and dots only
 _LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
 
 logger = logging.getLogger(__name__)
