@@ -65,7 +65,7 @@ PIXELS_WITH_TEXT = (  # classes whose pixels are pictures of anything
 )
 FIRST_GROUP = 0x0008  # lower ones are for commands, files and directories
 CHARACTER_SET = 0x00080005
-METHOD = "PS3.15 Basic Application Level Confidentiality Profile, by EdgeCXR"  # LO: at most 64 characters
+METHOD = "PS3.15 Basic Application Level Confidentiality Profile, EdgeCXR"  # LO: at most 64 characters
 
 
 class Deidentifier:

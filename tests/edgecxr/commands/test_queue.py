@@ -1,0 +1,156 @@
+"""`edgecxr queue` on the spool of a node, beside a process that has it open."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+from pydicom.uid import generate_uid
+
+from edgecxr.phantom import chest, write_dicom
+from edgecxr.runtimes.node.config import SpoolLimits
+from edgecxr.runtimes.node.deliveries import NewDelivery
+from edgecxr.runtimes.node.images import Arrival, Outcome, State
+from edgecxr.runtimes.node.spool import Spool
+
+Run = Callable[..., Any]
+IDENTITY = {"patient_name": "Doe^Jane\x1b[2J", "patient_id": "ID-7", "accession": "A-1"}
+
+
+@pytest.fixture
+def queue(run: Run, tmp_path: Path) -> Run:
+    """``queue("list", …)``: the command with the node's configuration."""
+    (tmp_path / "node.yaml").write_text("folder: state\n")
+    return lambda *arguments: run("queue", *map(str, arguments), "--config", "node.yaml")
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    """1 decided with a delivery, 2 refused, 3 quarantined, 4 a picture that waits; held by a running node."""
+    opened = Spool(tmp_path / "state" / "spool", SpoolLimits(refuse_below_mb=0))
+    opened.recover()
+    for number in range(3):
+        put(opened, write_dicom(chest(number, size=64), tmp_path / f"{number}.dcm"))
+        opened.claim()
+    finding = {"name": "covid", "decision": "positive"}
+    new = NewDelivery("pacs", "sr", str(generate_uid()))
+    opened.finish(1, Outcome("ok", {"findings": [finding]}, identity=IDENTITY), [new])
+    opened.finish(2, Outcome("refused", {"reason": "no_contrast", "detail": "one flat value"}))
+    opened.fail(3, "the decoder crashed")
+    opened.claim()
+    opened.fail(3, "the decoder crashed")
+    with opened.part() as part:
+        part.write(b"\x89PNG")
+        opened.commit(part, Arrival("", "", "", "http"))
+    yield opened
+    opened.close()
+
+
+def put(spool: Spool, path: Path) -> None:
+    header = pydicom.dcmread(path, stop_before_pixels=True)
+    with spool.part() as part:
+        part.write(path.read_bytes())
+        syntax = str(header.file_meta.TransferSyntaxUID)
+        spool.commit(part, Arrival(str(header.SOPClassUID), str(header.SOPInstanceUID), syntax, "dicom"))
+
+
+def test_list_shows_every_state(queue: Run, spool: Spool) -> None:
+    done = queue("list")
+    assert done.returncode == 0, done.stderr
+    lines = {line.split()[0]: line for line in done.stdout.splitlines()}
+    assert list(lines) == ["4", "3", "2", "1"]
+    assert "ID-7" in lines["1"]
+    assert "covid POSITIVE" in lines["1"]
+    assert "refused: one flat value" in lines["2"]
+    assert "the decoder crashed" in lines["3"]
+    assert "received" in lines["4"]
+    assert "\x1b" not in done.stdout
+    assert "1 results on their way" in done.stderr
+
+
+def test_list_selects_by_state_and_search(queue: Run, spool: Spool) -> None:
+    value = json.loads(queue("list", "--state", "quarantined", "--state", "decided", "--json").stdout)
+    assert [image["id"] for image in value["images"]] == [3, 1]
+    assert value["counts"]["quarantined"] == 1
+    value = json.loads(queue("list", "--search", "doe", "--json").stdout)
+    assert [image["id"] for image in value["images"]] == [1]
+    assert [image["id"] for image in json.loads(queue("list", "--limit", 2, "--json").stdout)["images"]] == [4, 3]
+
+
+def test_show_tells_what_is_still_to_be_delivered(queue: Run, spool: Spool) -> None:
+    value = json.loads(queue("show", 1, "--json").stdout)
+    assert value["deliveries"] == [{"destination": "pacs", "kind": "sr", "attempts": 0, "error": ""}]
+    assert value["result"]["findings"][0]["name"] == "covid"
+    assert Path(value["path"]).exists()
+    shown = queue("show", 3).stdout
+    assert "the decoder crashed" in shown
+
+
+def test_retry_by_number(queue: Run, spool: Spool) -> None:
+    done = queue("retry", 3, 1, 99)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[0] == "3  waits for screening"
+    assert [line.split("  ")[1] for line in done.stdout.splitlines()[1:]] == ["NOT RETRIED", "NOT RETRIED"]
+    assert spool.get(3).state is State.RECEIVED
+    assert queue("retry", 2).returncode == 0
+
+
+def test_export_as_received(queue: Run, spool: Spool, tmp_path: Path) -> None:
+    done = queue("export", "out", "--image", 1, "--state", "received")
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["000001.dcm", "000004.bin"]
+    assert (tmp_path / "out" / "000001.dcm").read_bytes() == (tmp_path / "0.dcm").read_bytes()
+    again = queue("export", "out", "--image", 1)
+    assert (again.returncode, "000001.dcm is there already" in again.stdout) == (1, True)
+
+
+def test_export_without_identity(queue: Run, spool: Spool, tmp_path: Path) -> None:
+    pytest.importorskip("dicomanonymizer", reason="pip install edgecxr[node]: de-identification needs dicom-anonymizer")
+    done = queue(
+        "export", "out", "--deidentify", "--state", "decided", "--state", "delivered", "--state", "received", "--json"
+    )
+    value = json.loads(done.stdout)
+    assert (done.returncode, value["images"], value["exported"]) == (1, 3, 2)
+    assert "only a sound DICOM file" in value["results"][2]["error"]
+    made = [pydicom.dcmread(path) for path in (tmp_path / "out").iterdir()]
+    assert [one.PatientIdentityRemoved for one in made] == ["YES", "YES"]
+    assert all(f"{one.SOPInstanceUID}.dcm" in {item["file"] for item in value["results"]} for one in made)
+    assert not any(b"Phantom^" in path.read_bytes() for path in (tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("list", "--state", "lost"), "there is no state lost"),
+        (("show", "99"), "there is no image 99"),
+        (("export", "out"), "say which images"),
+        (("export", "out", "--state", "decided", "--allow-burned-in"), "belongs to --deidentify"),
+    ],
+)
+def test_misuse_ends_with_2(queue: Run, spool: Spool, arguments: tuple[str, ...], sentence: str) -> None:
+    done = queue(*arguments)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+
+
+def test_a_node_that_never_ran_is_said_and_nothing_is_made(queue: Run, tmp_path: Path) -> None:
+    done = queue("list")
+    assert done.returncode == 2
+    assert "has the node run?" in done.stderr
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_wrong_configuration_is_said_with_its_line(queue: Run, tmp_path: Path) -> None:
+    (tmp_path / "node.yaml").write_text("folder: state\nspol: {}\n")
+    done = queue("list")
+    assert done.returncode == 2
+    assert "node.yaml:2" in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["list", "show", "retry", "export"])
+def test_help_has_an_example(queue: Run, verb: str) -> None:
+    done = queue(verb, "--help")
+    assert done.returncode == 0
+    assert f"edgecxr queue {verb}" in " ".join(done.stdout.split())
