@@ -42,7 +42,7 @@ def verify(
         )
     else:
         print(f"{opened.source}: whole, digest {opened.digest[:12]}")
-        print(_signed(keys, signed_by))
+        print(_signed(keys, signed_by, signature.is_shipped(opened)))
         for row in rows:
             print(
                 f"{row['engine']} {row['precision']}: {'reproduces the golden set' if row['passed'] else row['reason']}"
@@ -51,12 +51,12 @@ def verify(
         raise typer.Exit(ExitCode.CANNOT)
 
 
-def _signed(keys: tuple[str, ...], signed_by: "SignedBy | None") -> str:
+def _signed(keys: tuple[str, ...], signed_by: "SignedBy | None", shipped: bool) -> str:
     if signed_by is not None:
         return f"signed by {signed_by.name} (key {signed_by.key_id[:12]})"
     if keys:
         return f"says it is signed by key {', '.join(key[:12] for key in keys)}; not checked: give --trusted KEY.pub"
-    return "unsigned"
+    return "unsigned; it is the one that came with this EdgeCXR" if shipped else "unsigned"
 
 
 def golden_rows(bundle: "Bundle", *, quiet: bool) -> list[dict[str, Any]]:

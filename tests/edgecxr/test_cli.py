@@ -195,7 +195,7 @@ def test_evaluate_takes_the_test_folds_of_the_data_it_was_built_on(run: Run, tin
 
 def test_inspect_and_verify(run: Run, tiny_bundle: Path) -> None:
     told = json.loads(run("inspect", tiny_bundle, "--json").stdout)
-    assert set(told) == {"digest", "manifest", "evaluation"}
+    assert set(told) == {"digest", "keys", "manifest", "evaluation"}
     assert told["digest"] in run("inspect", tiny_bundle).stdout
     done = run("verify", tiny_bundle, "--json")
     assert done.returncode == 0
