@@ -35,6 +35,7 @@ class Delivery:
     created: float  # unix s
 
 
+FARTHEST_S = 7200.0  # nothing is postponed for longer
 FIELDS = "deliveries." + ", deliveries.".join(Delivery.__dataclass_fields__)
 OPEN = "FROM deliveries JOIN images ON images.id = image WHERE sent IS NULL AND state IN ('decided', 'refused')"
 
@@ -54,13 +55,22 @@ class Deliveries:
         self._database = database
 
     def due(self, now: float, limit: int, destination: str | None = None) -> list[Delivery]:
-        """What may be tried at `now` (unix s), longest due first; of one destination where named."""
+        """What may be tried at `now` (unix s), longest due first; of one destination where named.
+
+        So is what would be due only after hours: the clock has been set back since it was postponed.
+        """
         with self._database.read() as connection:
             query = (
-                f"SELECT {FIELDS} {OPEN} AND due <= ? AND destination = COALESCE(?, destination)"
+                f"SELECT {FIELDS} {OPEN} AND (due <= ? OR due > ?) AND destination = COALESCE(?, destination)"
                 " ORDER BY due, deliveries.id LIMIT ?"
             )
-            return [Delivery(*row) for row in connection.execute(query, (now, destination, limit))]
+            return [Delivery(*row) for row in connection.execute(query, (now, now + FARTHEST_S, destination, limit))]
+
+    def of(self, image: int) -> list[tuple[Delivery, float | None]]:
+        """Every delivery of an image, and when it arrived (unix s); None where it has not."""
+        with self._database.read() as connection:
+            query = f"SELECT {FIELDS}, sent FROM deliveries WHERE image = ? ORDER BY deliveries.id"
+            return [(Delivery(*row[:-1]), row[-1]) for row in map(tuple, connection.execute(query, (image,)))]
 
     def outstanding(self) -> int:
         """How many objects have not reached their destination."""

@@ -192,6 +192,10 @@ class Spool:
         """Deliveries that may be tried at `now` (unix s); of one destination where named."""
         return self._deliveries.due(now, limit, destination)
 
+    def deliveries(self, image: int) -> list[tuple[Delivery, float | None]]:
+        """Every delivery of an image, and when it arrived (unix s); None where it has not."""
+        return self._deliveries.of(image)
+
     def sent(self, delivery: int) -> None:
         """A delivery has arrived; with the last one its image is delivered. Raises SpoolError if twice."""
         self._deliveries.sent(delivery)
