@@ -8,10 +8,7 @@ and delivered. What was said before the crash must be so after it:
 
     acknowledged == in the index == on the disk bit for bit == decided exactly once, when all is screened
 
-Power cut: the spool is on an ext4 file system in a file, which is on a second file system. That one is frozen
-(FIFREEZE) at a random moment, also in the middle of an fsync, and the file copied: an image of the disk at one instant,
-which is mounted (its journal is replayed) and opened. This models the loss of everything that the system had not
-written; not a drive that lies about its own cache.
+For a power cut the disk is copied as it is at one instant (see disks.py), mounted and opened.
 
 Prints one JSON object: crashes, acknowledged, decided, and lists of what was lost. A BREAKAGE takes one link out of the
 chain, to see that the experiment notices. It is a program of its own because it forks, which wants one thread.
@@ -24,7 +21,6 @@ import os
 import random
 import select
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -34,6 +30,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from disks import disks, mounted, snapshot
+
 from edgecxr.runtimes.node import spool as spool_module
 from edgecxr.runtimes.node.database import Database
 from edgecxr.runtimes.node.parts import Part
@@ -41,8 +39,6 @@ from edgecxr.runtimes.node.spool import Arrival, CommitmentRequest, NewDelivery,
 
 LIMITS = SpoolLimits(max_object_mb=1, refuse_below_mb=0, tidy_below_mb=0, max_waiting=100_000)
 SYNTAX = "1.2.840.10008.1.2.1"
-FREEZE, THAW = 0xC0045877, 0xC0045878  # linux/fs.h: FIFREEZE, FITHAW
-DISK = 64_000_000  # bytes
 CRASHED = "crashed twice while being screened"
 
 
@@ -66,9 +62,9 @@ class Said:
 
 
 def payload(uid: str, variant: int) -> bytes:
-    """The bytes of an image: 5 to 150 KB, another for every UID and variant."""
+    """The bytes of an image: 2 to 100 KB, another for every UID and variant."""
     chance = random.Random(f"{uid}/{variant}")
-    return chance.randbytes(chance.randrange(5_000, 150_000))
+    return chance.randbytes(chance.randrange(2_000, 100_000))
 
 
 # The child -----------------------------------------------------------------------------------------------------------
@@ -269,14 +265,14 @@ def cut(folder: Path, crashes: int, chance: random.Random, breakage: str) -> dic
     """Cut the power again and again, of disks that are filled one after the other."""
     total, found, mended, done = Said(), [], 0, 0
     for life in itertools.count():
-        with disks(folder) as (outer, inner), child(inner / "spool", life, 380, breakage) as (process, heard):
+        with disks(folder) as (outer, inner), child(inner / "spool", life, 130, breakage) as (process, heard):
             said = Said()
             wait_for(1, said, heard)
-            while done < crashes and len(said.acknowledged) < 300:
+            while done < crashes and len(said.acknowledged) < 90:
                 wait_for(len(said.acknowledged) + 3 * (done % 2), said, heard)
                 time.sleep(chance.uniform(0, 0.03))
                 said.hear(heard())
-                freeze(outer, folder)
+                snapshot(outer, folder / "cut.img")
                 os.kill(process, signal.SIGSTOP)
                 with mounted(folder / "cut.img", folder / "after") as after:
                     spool = Spool(after / "spool", LIMITS)
@@ -312,64 +308,6 @@ def report(crashes: int, said: Said, found: list[str], mended: int) -> dict[str,
         "mended": mended,
         "wrong": found,
     }
-
-
-def freeze(outer: Path, folder: Path) -> None:
-    """Copy the disk of the spool at one instant."""
-    descriptor = os.open(outer, os.O_RDONLY)
-    try:
-        fcntl.ioctl(descriptor, FREEZE, 0)
-        try:
-            copy_sparse(outer / "disk.img", folder / "cut.img")
-        finally:
-            fcntl.ioctl(descriptor, THAW, 0)
-    finally:
-        os.close(descriptor)
-
-
-def copy_sparse(source: Path, target: Path) -> None:
-    with source.open("rb", buffering=0) as file, target.open("wb", buffering=0) as copy:
-        size, end = file.seek(0, os.SEEK_END), 0
-        copy.truncate(size)
-        while end < size:
-            try:
-                start = os.lseek(file.fileno(), end, os.SEEK_DATA)
-            except OSError:  # nothing but a hole to the end
-                return
-            end = os.lseek(file.fileno(), start, os.SEEK_HOLE)
-            os.lseek(copy.fileno(), start, os.SEEK_SET)
-            while start < end:
-                start += os.sendfile(copy.fileno(), file.fileno(), start, end - start)
-
-
-@contextmanager
-def disks(folder: Path) -> Iterator[tuple[Path, Path]]:
-    """A fresh file system for the spool, in a file of a second one that can be frozen."""
-    format_disk(folder / "outer.img", DISK + 30_000_000)
-    with mounted(folder / "outer.img", folder / "outer") as outer:
-        format_disk(outer / "disk.img", DISK)
-        with mounted(outer / "disk.img", folder / "inner") as inner:
-            yield outer, inner
-
-
-def format_disk(path: Path, size: int) -> None:
-    path.unlink(missing_ok=True)
-    with path.open("wb") as file:
-        file.truncate(size)
-    subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", path], check=True)
-
-
-@contextmanager
-def mounted(disk: Path, place: Path) -> Iterator[Path]:
-    place.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-o", "loop", disk, place], check=True)
-    try:
-        yield place
-    finally:
-        for _ in range(50):
-            if subprocess.run(["umount", place], check=False, capture_output=True).returncode == 0:
-                break
-            time.sleep(0.1)
 
 
 def main(kind: str, folder: str, crashes: str, seed: str, breakage: str = "") -> None:

@@ -1,11 +1,5 @@
 """The spool: states, receipts, recovery, listings, and what happens when there is no room."""
 
-import itertools
-import json
-import os
-import shutil
-import sqlite3
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -15,14 +9,12 @@ import numpy as np
 import pytest
 
 from edgecxr.errors import SpoolError, SpoolFull
-from edgecxr.runtimes.node.database import SCHEMA_VERSION
 from edgecxr.runtimes.node.spool import (
     Arrival,
     Image,
     NewDelivery,
     Outcome,
     Receipt,
-    Recovery,
     Spool,
     SpoolLimits,
     State,
@@ -61,12 +53,6 @@ def claimed(spool: Spool) -> Image:
 
 def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*") if path.suffix in (".part", ".dcm", ".bin"))
-
-
-def reopened(spool: Spool) -> tuple[Spool, Recovery]:
-    spool.close()
-    again = Spool(spool.folder, spool.limits)
-    return again, again.recover()
 
 
 def test_an_image_goes_from_received_to_delivered(spool: Spool) -> None:
@@ -272,122 +258,6 @@ def test_a_result_that_cannot_be_written_leaves_the_image_in_screening(spool: Sp
     assert spool.outstanding() == 0
 
 
-def test_recovery_does_again_what_was_half_done(spool: Spool, folder: Path) -> None:
-    images = [put(spool, f"1.{index}", bytes([index])).image for index in range(4)]
-    claimed(spool)
-    spool.release(images[0])
-    for _ in range(2):  # the first has failed once before
-        claimed(spool)
-    spool.fail(images[0], "once")
-    assert claimed(spool).id == images[0]
-    (folder / "incoming" / "ab.part").write_bytes(b"half")
-    stray = folder / "films" / "ff" / "ffff.dcm"
-    stray.parent.mkdir(exist_ok=True)
-    stray.write_bytes(b"never acknowledged")
-    spool.path(spool.get(images[3])).unlink()
-    spool, recovery = reopened(spool)
-    assert recovery == Recovery(parts=1, orphans=1, requeued=1, quarantined=1, lost=1)
-    states = [(spool.get(image).state, spool.get(image).attempts, spool.get(image).error) for image in images]
-    assert states == [
-        (State.QUARANTINED, 2, "crashed twice while being screened"),
-        (State.RECEIVED, 1, ""),
-        (State.RECEIVED, 0, ""),
-        (State.QUARANTINED, 0, "its file is gone from the spool"),
-    ]
-    assert spool.path(spool.get(images[0])).parent.name == "quarantine"
-    assert not stray.exists()
-    with pytest.raises(SpoolError, match="the file of image 4 is gone"):
-        spool.retry(images[3])
-    spool, recovery = reopened(spool)
-    assert recovery == Recovery()
-    spool.close()
-
-
-def test_a_file_that_was_not_moved_in_time_is_moved_at_the_next_start(spool: Spool, folder: Path) -> None:
-    image = put(spool, "1.2.3").image
-    for _ in range(2):
-        spool.fail(claimed(spool).id, "crash")
-    kept = spool.get(image)
-    where = spool.path(kept)
-    back = folder / "films" / kept.file[:2] / kept.file
-    where.rename(back)  # as if the power had failed between commit and move
-    assert spool.path(kept) == back
-    spool, recovery = reopened(spool)
-    assert recovery == Recovery()
-    assert spool.path(spool.get(image)) == where
-    spool.close()
-
-
-def test_two_nodes_do_not_share_a_spool(spool: Spool, folder: Path) -> None:
-    other = Spool(folder, LIMITS)
-    with pytest.raises(SpoolError, match="in use by another node"):
-        other.recover()
-    assert other.counts()[State.RECEIVED] == 0  # reading is allowed
-    spool.close()
-    other.recover()
-    other.close()
-
-
-def test_a_newer_spool_is_refused_with_a_sentence(folder: Path) -> None:
-    Spool(folder, LIMITS).close()
-    with sqlite3.connect(folder / "node.db") as connection:
-        assert connection.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
-    connection.close()
-    with pytest.raises(SpoolError, match=r"is of schema 2, and this version of edgecxr knows 1: update edgecxr"):
-        Spool(folder, LIMITS)
-
-
-def test_a_damaged_index_is_refused_with_a_sentence(folder: Path) -> None:
-    folder.mkdir()
-    (folder / "node.db").write_bytes(b"no database" * 1000)
-    with pytest.raises(SpoolError, match="the spool's index cannot be used: file is not a database"):
-        Spool(folder, LIMITS)
-
-
-def test_a_closed_spool_says_so(spool: Spool) -> None:
-    spool.close()
-    with pytest.raises(SpoolError, match="the spool is closed"):
-        spool.claim()
-
-
-def test_listings_filter_and_page(spool: Spool) -> None:
-    names = ["Doe^John", "50%_Off^A", "Иванов^Пётр", "Doe^Jane", "Back\\slash"]
-    for index, name in enumerate(names):
-        put(spool, f"1.{index}")
-        findings = [{"name": "tb", "decision": "positive" if index % 2 else "negative"}]
-        identity = {"patient_name": name, "patient_id": f"ID{index}", "accession": f"A-{index}"}
-        spool.finish(claimed(spool).id, Outcome("ok", {"findings": findings}, None, identity, index % 3 / 2))
-    put(spool, "1.9")
-
-    def ids(**wanted: object) -> list[int]:
-        return [image.id for image, _ in spool.listing(**wanted)]  # type: ignore[arg-type]
-
-    assert ids() == ids(order="newest") == [6, 5, 4, 3, 2, 1]
-    assert ids(limit=2) == [6, 5]
-    assert ids(limit=2, before=5) == [4, 3]
-    assert ids(order="urgent") == [3, 5, 2, 4, 1, 6]
-    assert ids(order="urgent", limit=2, before=5) == [2, 4]
-    assert ids(order="urgent", before=6) == []
-    assert ids(states=[State.RECEIVED]) == [6]
-    assert ids(states=[]) == []
-    assert ids(finding="tb") == [4, 2]
-    assert ids(finding="covid") == []
-    assert ids(text="doe") == [4, 1]
-    assert ids(text="иванов") == [3]
-    assert ids(text="id3") == ids(text="a-3") == [4]
-    assert ids(text="%") == ids(text="_") == ids(text="0%_o") == [2]
-    assert ids(text="\\") == [5]
-    assert ids(text="' OR 1=1 --") == []
-    image, result = spool.listing(limit=1, before=6)[0]
-    assert image.patient_name == names[4]
-    assert result is not None
-    assert (result.status, result.cam) == ("ok", None)
-    assert spool.listing(limit=1)[0][1] is None
-    with pytest.raises(SpoolError, match="order 'oldest' of a listing"):
-        spool.listing(order="oldest")  # type: ignore[arg-type]
-
-
 def test_counts_and_waiting(spool: Spool) -> None:
     assert spool.waiting_s() is None
     assert set(spool.counts()) == set(State)
@@ -418,85 +288,3 @@ def test_as_many_wait_as_are_allowed(folder: Path) -> None:
     claimed(spool)
     put(spool, "1.3")
     spool.close()
-
-
-def test_another_process_sees_and_changes_the_spool(spool: Spool) -> None:
-    put(spool, "1.1")
-    for _ in range(2):
-        spool.fail(claimed(spool).id, "crash")
-    other = Spool(spool.folder, LIMITS)
-    other.retry(1)
-    other.close()
-    assert claimed(spool).id == 1
-
-
-def test_only_the_owner_may_read_the_spool(spool: Spool) -> None:
-    image = spool.get(put(spool, "1.1").image)
-    for path in (spool.folder, spool.path(image), spool.path(image).parent, spool.folder / "node.db"):
-        assert path.stat().st_mode & 0o077 == 0, path
-
-
-@pytest.mark.root
-def test_a_full_disk_at_any_moment_keeps_all_of_an_image_or_nothing(tmp_path: Path) -> None:
-    """Every amount of free room from none to enough: the disk is full while writing, making folders, and indexing."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], check=True)
-    told = []
-    try:
-        spool = Spool(disk / "spool", LIMITS.model_copy(update={"max_waiting": 10_000}))
-        spool._parts._max_object = 0  # without the reservation, which is tested in test_parts
-        for step in itertools.count():
-            room = step * 4096
-            _fill(disk, room)
-            kept = files(disk / "spool")
-            try:
-                image = spool.get(_put_unreserved(spool, f"1.{step}", b"x" * 60_000).image)
-                assert spool.path(image).read_bytes() == b"x" * 60_000
-                told.append("")
-            except SpoolFull as error:
-                told.append(str(error))
-                assert files(disk / "spool") == kept
-                assert spool.find(f"1.{step}") == []
-            (disk / "filler").unlink()
-            if told[-3:] == ["", "", ""]:
-                break
-        assert [text for text in told if "written" in text]
-        assert [text for text in told if "index" in text]
-        _check_full_finish(spool, disk)
-        spool.close()
-    finally:
-        subprocess.run(["umount", disk], check=True)
-
-
-def _put_unreserved(spool: Spool, uid: str, data: bytes) -> Receipt:
-    part = spool.part()
-    part._limit = 1_000_000
-    with part:
-        part.write(data)
-        return spool.commit(part, Arrival(CR, uid, "", "dicom"))
-
-
-def _fill(disk: Path, room: int) -> None:
-    usage = shutil.disk_usage(disk)
-    (disk / "filler").write_bytes(bytes(max(0, usage.free - room)))
-
-
-def _check_full_finish(spool: Spool, disk: Path) -> None:
-    """A result that finds no room is not there, not in part, and can be given again."""
-    image = claimed(spool).id
-    _fill(disk, 0)
-    large = Outcome("ok", {"text": "x" * 200_000})
-    with pytest.raises(SpoolFull, match="no room on the disk for its index"):
-        spool.finish(image, large)
-    assert (spool.get(image).state, spool.result(image)) == (State.SCREENING, None)
-    (disk / "filler").unlink()
-    spool.finish(image, large)
-    assert json.dumps(spool.result(image).record) == json.dumps(large.record)  # type: ignore[union-attr]
-
-
-def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(SpoolError, match=r"the spool .*/file cannot be used: (File exists|Not a directory)"):
-        Spool(tmp_path / "file", LIMITS)
-    assert os.listdir(tmp_path) == ["file"]

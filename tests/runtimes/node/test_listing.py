@@ -1,0 +1,84 @@
+"""Listings: filters, orders, pages, and text that means itself."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgecxr.errors import SpoolError
+from edgecxr.runtimes.node.spool import (
+    Arrival,
+    Image,
+    Outcome,
+    Receipt,
+    Spool,
+    SpoolLimits,
+    State,
+)
+
+LIMITS = SpoolLimits(max_object_mb=1, refuse_below_mb=0, tidy_below_mb=0)
+CR = "1.2.840.10008.5.1.4.1.1.1"
+OK = Outcome("ok", {"findings": []})
+REFUSED = Outcome("refused", {"reason": "no_contrast", "findings": []})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "spool"
+
+
+@pytest.fixture
+def spool(folder: Path) -> Iterator[Spool]:
+    opened = Spool(folder, LIMITS)
+    opened.recover()
+    yield opened
+    opened.close()
+
+
+def put(spool: Spool, uid: str, data: bytes = b"film", priority: int = 0) -> Receipt:
+    with spool.part() as part:
+        part.write(data)
+        return spool.commit(part, Arrival(CR, uid, "1.2.840.10008.1.2.1", "dicom", "10.0.0.9", priority, "UNIT"))
+
+
+def claimed(spool: Spool) -> Image:
+    image = spool.claim()
+    assert image is not None
+    return image
+
+
+def test_listings_filter_and_page(spool: Spool) -> None:
+    names = ["Doe^John", "50%_Off^A", "Иванов^Пётр", "Doe^Jane", "Back\\slash"]
+    for index, name in enumerate(names):
+        put(spool, f"1.{index}")
+        findings = [{"name": "tb", "decision": "positive" if index % 2 else "negative"}]
+        identity = {"patient_name": name, "patient_id": f"ID{index}", "accession": f"A-{index}"}
+        spool.finish(claimed(spool).id, Outcome("ok", {"findings": findings}, None, identity, index % 3 / 2))
+    put(spool, "1.9")
+
+    def ids(**wanted: object) -> list[int]:
+        return [image.id for image, _ in spool.listing(**wanted)]  # type: ignore[arg-type]
+
+    assert ids() == ids(order="newest") == [6, 5, 4, 3, 2, 1]
+    assert ids(limit=2) == [6, 5]
+    assert ids(limit=2, before=5) == [4, 3]
+    assert ids(order="urgent") == [3, 5, 2, 4, 1, 6]
+    assert ids(order="urgent", limit=2, before=5) == [2, 4]
+    assert ids(order="urgent", before=6) == []
+    assert ids(states=[State.RECEIVED]) == [6]
+    assert ids(states=[]) == []
+    assert ids(finding="tb") == [4, 2]
+    assert ids(finding="covid") == []
+    assert ids(text="doe") == [4, 1]
+    assert ids(text="иванов") == [3]
+    assert ids(text="id3") == ids(text="a-3") == [4]
+    assert ids(text="%") == ids(text="_") == ids(text="0%_o") == [2]
+    assert ids(text="\\") == [5]
+    assert ids(text="' OR 1=1 --") == []
+    image, result = spool.listing(limit=1, before=6)[0]
+    assert image.patient_name == names[4]
+    assert result is not None
+    assert (result.status, result.cam) == ("ok", None)
+    assert spool.listing(limit=1)[0][1] is None
+    with pytest.raises(SpoolError, match="order 'oldest' of a listing"):
+        spool.listing(order="oldest")  # type: ignore[arg-type]
