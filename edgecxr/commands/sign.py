@@ -37,6 +37,8 @@ def keygen(
 
     passphrase = _given(passphrase_file)
     if passphrase is None and ask:
+        if not sys.stdin.isatty():
+            misuse(f"--ask needs a terminal and there is none; give --passphrase-file FILE, or ${VARIABLE}")
         passphrase = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True).encode()
     key = generate(name, passphrase)
     if as_json:

@@ -87,6 +87,7 @@ def test_misuse_is_a_sentence(run: Run, bundle: Path, tmp_path: Path) -> None:
         (["sign", "tiny.cxr", "--key", "mine.pub"], "mine.pub: it is not a private key in PEM"),
         (["sign", "tiny.cxr"], "Missing option '--key'"),
         (["keygen", "other", "--passphrase-file", "empty"], "empty: holds 0 bytes, wanted a passphrase"),
+        (["keygen", "other", "--ask"], "--ask needs a terminal and there is none; give --passphrase-file FILE"),
         (["keygen", "other", "--passphrase-file", "none"], "none: cannot be read"),
         (["verify", "tiny.cxr", "--trusted", "mine.key"], "mine.key: is a private key, wanted the public one"),
     ):
