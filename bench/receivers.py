@@ -141,7 +141,7 @@ def wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
     echo = ["echoscu", "-to", "2", "127.0.0.1", str(port)]
     while subprocess.run(echo, env=ENVIRONMENT, capture_output=True).returncode:
         if server.poll() is not None or time.monotonic() > until:
-            raise SystemExit(f"{' '.join(map(str, server.args))} does not answer")
+            raise SystemExit(f"{server.args} does not answer")
         time.sleep(CHUNK_S)
 
 
