@@ -11,7 +11,7 @@ from edgecxr.runtimes.node.results.making import Making
 
 __all__ = ["capture"]
 
-# Terms of PS3.16 annex L for structures that are not paired.
+# Terms of PS3.16 annex L for structures that are not paired; what else a header says has no term, or has two sides.
 UNPAIRED = ("ABDOMEN", "CHEST", "CSPINE", "HEAD", "HEART", "LSPINE", "NECK", "PELVIS", "SKULL", "SPINE", "TSPINE")
 
 
@@ -37,17 +37,18 @@ def _describe(dataset: Dataset, making: Making) -> None:
     dataset.ConversionType = "WSD"
     dataset.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
     dataset.PatientOrientation = list(source.orientation) or None
-    if source.body_part:
+    if source.body_part in UNPAIRED:
         dataset.BodyPartExamined = source.body_part
-    if source.body_part not in UNPAIRED:
-        dataset.Laterality = source.laterality or None  # type 2C: of a paired structure (PS3.3 C.7.3.1)
+    else:
+        dataset.Laterality = source.laterality or None  # type 2C: where the structure may be paired (PS3.3 C.7.3.1)
     dataset.DateOfSecondaryCapture = DA(making.moment.date())
     dataset.TimeOfSecondaryCapture = TM(making.moment.time().replace(microsecond=0, tzinfo=None))
     dataset.BurnedInAnnotation = "YES" if source.burned_in == "YES" else "NO"  # does it identify the patient?
     dataset.LossyImageCompression = "01" if source.lossy else "00"
     dataset.DerivationDescription = f"{WARNING}. {_result(making)}"[:1024]
     dataset.ImageComments = "\r\n".join((WARNING, _result(making), *making.notes))[:10240]
-    dataset.SourceImageSequence = [_reference(making)]
+    if source.is_image:
+        dataset.SourceImageSequence = [_reference(making)]
 
 
 def _result(making: Making) -> str:

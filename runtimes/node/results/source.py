@@ -15,6 +15,7 @@ from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
+from pydicom.uid import UID
 
 from edgecxr.errors import Refusal, ResultError
 from edgecxr.read import DEFAULT
@@ -81,6 +82,12 @@ class Source:
     lossy: bool
     number: int  # its number in the series, 1 where it has none
     notes: tuple[str, ...]  # what was left empty, without the values
+
+    @property
+    def is_image(self) -> bool:
+        """Whether its class is an image's by PS3.4 B.5, and in use."""
+        sop_class = UID(self.sop_class)
+        return "Image Storage" in sop_class.name and not sop_class.is_retired
 
     def put(self, keyword: str, dataset: Dataset) -> None:
         """The value as stored, into `dataset`."""

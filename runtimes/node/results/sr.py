@@ -9,6 +9,7 @@ from typing import Any
 from highdicom.sr import (
     AlgorithmIdentification,
     CodedConcept,
+    CompositeContentItem,
     ComprehensiveSR,
     DeviceObserverIdentifyingAttributes,
     FindingSite,
@@ -33,6 +34,7 @@ from edgecxr.runtimes.node.results.making import Making
 
 __all__ = ["report"]
 
+SOURCE = CodedConcept("121112", "DCM", "Source of Measurement")
 KNOWN_CLASS = "1.2.840.10008.5.1.4.1.1.1"  # CR; highdicom looks the modules of the source's class up
 
 
@@ -85,7 +87,7 @@ def _group(making: Making, finding: Mapping[str, Any]) -> MeasurementsAndQualita
 
 def _refusal(making: Making) -> MeasurementsAndQualitativeEvaluations:
     """That the image was not screened, and why: neither a finding nor a number."""
-    return MeasurementsAndQualitativeEvaluations(
+    group = MeasurementsAndQualitativeEvaluations(
         tracking_identifier=_tracking(making, "refused"),
         algorithm_id=_algorithm(making),
         qualitative_evaluations=[
@@ -94,6 +96,9 @@ def _refusal(making: Making) -> MeasurementsAndQualitativeEvaluations:
         ],
         source_images=_images(making),
     )
+    if not making.source.is_image:
+        group[0].ContentSequence.append(_composite(making))
+    return group
 
 
 def _algorithm(making: Making) -> AlgorithmIdentification:
@@ -129,7 +134,15 @@ def _tracking(making: Making, name: str) -> TrackingIdentifier:
 
 
 def _images(making: Making) -> list[SourceImageForMeasurementGroup]:
+    if not making.source.is_image:
+        return []
     return [SourceImageForMeasurementGroup(making.source.sop_class, making.source.instance)]
+
+
+def _composite(making: Making) -> CompositeContentItem:
+    """What was refused, where it is no image of PS3.4 B.5: an IMAGE item must not refer to it."""
+    source = making.source
+    return CompositeContentItem(SOURCE, source.sop_class, source.instance, RelationshipTypeValues.CONTAINS)
 
 
 def _comments(making: Making) -> list[str]:

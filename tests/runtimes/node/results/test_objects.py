@@ -294,6 +294,22 @@ def test_a_truncated_image_has_a_result_in_its_study(
     assert made.StudyInstanceUID == pydicom.dcmread(phantom.path).StudyInstanceUID
 
 
+@pytest.mark.parametrize("sop_class", ["1.2.840.10008.5.1.4.1.1.481.5", "1.2.3.4"])
+def test_what_is_no_image_is_not_called_one(altered: Callable[..., Any], sop_class: str) -> None:
+    case = altered(SOPClassUID=sop_class).refused(RefusalReason.NOT_A_RADIOGRAPH, "it is a plan")
+    made = case.build("sr")
+    kinds = {item.ValueType for item in _items(made)}
+    assert "COMPOSITE" in kinds
+    assert "IMAGE" not in kinds
+    (study,) = made.CurrentRequestedProcedureEvidenceSequence
+    assert study.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPClassUID == sop_class
+    assert "SourceImageSequence" not in case.build("capture")
+
+
+def _items(dataset: pydicom.Dataset) -> list[pydicom.Dataset]:
+    return [item for child in dataset.get("ContentSequence", ()) for item in (child, *_items(child))]
+
+
 def test_other_kinds_and_results_of_other_images_are_refused(phantom: Any) -> None:
     with pytest.raises(ResultError, match="choose one of sr, capture"):
         phantom.build("pdf")

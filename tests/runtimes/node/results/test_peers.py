@@ -42,6 +42,8 @@ OF_THE_IMAGE = (
     "Character invalid for character repertoire",
     # UIDs of the image under which there is no standard root are kept: the study must stay one.
     "Illegal root for UID",
+    # The sum of the above, which are each reported on their own.
+    "Dicom dataset contains invalid data values for Value Representations",
 )
 
 
