@@ -142,6 +142,7 @@ def _told(node: NodeView, image: Image, result: Result | None) -> dict[str, Any]
         "result": result,
         "record": record,
         "delivers": bool(node.config.destinations),
+        "deliveries": node.spool.deliveries(image.id),
         "mapped": result is not None and result.cam is not None,
         "notes": [worklist.plain(str(note)) for note in record.get("notes", ())],
     }

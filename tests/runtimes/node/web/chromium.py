@@ -63,6 +63,12 @@ class Browser:
         self._ask("Page.navigate", {"url": url})
         self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
 
+    def leave(self) -> None:
+        """Let go of the page, its connections and its failures."""
+        self._ask("Page.navigate", {"url": "about:blank"})
+        self.until("location.href === 'about:blank'")
+        self.failures.clear()
+
     def run(self, script: str) -> Any:
         """The value of an expression in the page."""
         asked = {"expression": script, "returnByValue": True, "awaitPromise": True}

@@ -28,7 +28,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @pytest.fixture(autouse=True)
 def nothing_else_failed(browser: Any) -> Iterator[None]:
     """No script error, no missing file and no breach of the content policy."""
-    browser.failures.clear()
+    browser.leave()
     yield
     assert browser.failures == []
 

@@ -198,3 +198,22 @@ def test_stop_twice_and_a_port_in_use(serve: Callable[..., Any]) -> None:
         serve(port=first.server.port)
     first.server.stop()
     first.server.stop()
+
+
+def test_each_delivery_is_told(served: Any, films: Films) -> None:
+    from edgecxr.runtimes.node.spool import NewDelivery, Outcome
+
+    spool = served.clinic.spool
+    served.post(films["hostile"], wait=0)
+    served.clinic.screen_next()
+    result = spool.result(1)
+    served.post(films["plain"], wait=0)
+    image = spool.claim()
+    new = [NewDelivery("pacs", "sr", "2.25.1"), NewDelivery("pacs", "capture", "2.25.2")]
+    spool.finish(image.id, Outcome("ok", {**result.record, "image": 2}, result.cam, {}, 0.5), new)
+    spool.sent(spool.deliveries(2)[0][0].id)
+    spool.postpone(spool.deliveries(2)[1][0].id, "connection <refused>", 0.0)
+    text = Page(served.client.get("/results/2").text).text
+    assert re.search(r"Report to pacs\s+delivered \d", text)
+    assert re.search(r"Picture to pacs\s+not yet, 1 attempt: connection <refused>", text)
+    assert shown(served, "?state=undelivered") == [2]
