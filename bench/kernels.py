@@ -1,7 +1,9 @@
 """Preprocessing one radiograph: this kernel beside what people use, in one run.
 
-Scenario: one 3072 x 3072 16-bit frame in memory to one 224 x 224 float32 tensor through a linear window.
-The number: time over the time of copying the frame in memory (p50 in ms beside it).
+Scenario: one 3072 x 3072 16-bit frame in memory to one 224 x 224 float32 tensor, along each way a film can take: a
+linear window, a SIGMOID window, a VOI LUT, no window at all (percentiles). On one thread and on all cores.
+The number: time over the time of copying the frame in memory, and how many times as long NumPy + OpenCV takes for the
+same film on as many threads.
 
     python bench/kernels.py [--side 3072] [--rounds 30] [--json]
 """
@@ -9,7 +11,7 @@ The number: time over the time of copying the frame in memory (p50 in ms beside 
 import argparse
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import harness
@@ -27,8 +29,46 @@ from edgecxr.spec import PreprocessSpec
 
 WINDOW = Window(center=30000.5, width=40001)  # 0 up to 10000, 1 from 50000
 LOW, HIGH = 10000.0, 50000.0
-COPY, CPP, OPENCV = "copy of the frame", "cpp, 1 thread", "NumPy + OpenCV INTER_AREA"
+SIGMOID = Window(center=30000, width=40000, function="SIGMOID")
+CURVE = Lut(0, (65535 * np.linspace(0, 1, 65536) ** 0.7).astype(np.uint16), 16)
+FIELDS: dict[str, dict[str, Any]] = {
+    "window": {"window": WINDOW},
+    "SIGMOID": {"window": SIGMOID},
+    "VOI LUT": {"voi_lut": CURVE},
+    "no window": {},
+}
+COPY, CPP, OPENCV = "copy of the frame", "cpp", "NumPy + OpenCV"
 SAME = 1e-3  # results no further apart than this count as the same
+COLUMNS = (
+    "",
+    "",
+    "threads",
+    "p50 ms",
+    "p90",
+    "best",
+    "x copy",
+    "OpenCV x",
+    "CPU p50",
+    "x copy",
+    "MB",
+    "|diff|",
+    "same",
+)
+
+Run = Callable[[], Any]
+
+
+class Contestant(NamedTuple):
+    """`run` gives (S, S); one of one path and as many threads is compared with OpenCV's."""
+
+    path: str
+    library: str
+    threads: int
+    run: Run
+
+    @property
+    def name(self) -> str:
+        return f"{self.path}: {self.library}, {self.threads}"
 
 
 def main() -> None:
@@ -39,9 +79,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print the stored result instead of a table")
     arguments = parser.parse_args()
     frame, spec = exposure(arguments.side), PreprocessSpec(size=arguments.size)
+    expected = references(frame, spec)
+    # apart, because the thread pools of the libraries keep cores busy for a while after each call
     measured = {
-        "window": compared(peers(frame, spec), film_tensor(frame, spec, window=WINDOW), arguments.rounds),
-        "paths": compared(paths(frame, spec), None, arguments.rounds),
+        "paths": compared(paths(frame, spec), expected, arguments.rounds),
+        "libraries": compared(libraries(frame, spec), expected, arguments.rounds),
     }
     path = harness.write_result("kernels", vars(arguments), measured)
     if arguments.json:
@@ -59,77 +101,106 @@ def exposure(side: int) -> NDArray[np.uint16]:
     return np.clip(smooth + noise, 0, 65535).astype(np.uint16)
 
 
-def film_tensor(frame: NDArray[np.uint16], spec: PreprocessSpec, **fields: Any) -> NDArray[Any]:
-    """The oracle's result, (S, S)."""
-    tensor: NDArray[Any] = reference.preprocess_frame(Radiograph(frame, 16, **fields), spec)[0]
-    return tensor
+def references(frame: NDArray[np.uint16], spec: PreprocessSpec) -> dict[str, NDArray[Any]]:
+    """The oracle's result of each path, (S, S)."""
+    return {
+        path: reference.preprocess_frame(Radiograph(frame, 16, **fields), spec)[0] for path, fields in FIELDS.items()
+    }
 
 
-def peers(frame: NDArray[np.uint16], spec: PreprocessSpec) -> dict[str, Callable[[], Any]]:
-    """The same window and size by each library, with the threads that it takes by default."""
+def copy(frame: NDArray[np.uint16]) -> Contestant:
     buffer = np.empty_like(frame)
-    film, size = Radiograph(frame, 16, window=WINDOW), (spec.size, spec.size)
+    return Contestant("", COPY, 1, lambda: np.copyto(buffer, frame))
 
-    def windowed() -> NDArray[np.float32]:
-        values = frame.astype(np.float32)
-        values -= LOW
-        values *= 1 / (HIGH - LOW)
-        return np.clip(values, 0, 1, out=values)
+
+def paths(frame: NDArray[np.uint16], spec: PreprocessSpec) -> list[Contestant]:
+    """On every path this kernel and NumPy + OpenCV, on one thread and on all cores."""
+    listed = [copy(frame)]
+    for path, fields in FIELDS.items():
+        film = Radiograph(frame, 16, **fields)
+        for threads in sorted({1, cores()}):
+            listed.append(Contestant(path, CPP, threads, cpp(film, spec, threads)))
+            listed.append(Contestant(path, OPENCV, threads, opencv(path, frame, spec.size, threads)))
+    return listed
+
+
+def libraries(frame: NDArray[np.uint16], spec: PreprocessSpec) -> list[Contestant]:
+    """The window by the other libraries, with the threads that they take by themselves."""
+    film, size = Radiograph(frame, 16, window=WINDOW), (spec.size, spec.size)
 
     def torchvision() -> NDArray[np.float32]:
         values = torch.from_numpy(frame).float().sub_(LOW).mul_(1 / (HIGH - LOW)).clamp_(0, 1)[None]
         tensor: NDArray[np.float32] = functional.resize(values, list(size), antialias=True)[0].numpy()
         return tensor
 
-    return {
-        COPY: lambda: np.copyto(buffer, frame),
-        CPP: lambda: preprocess([film], spec, kernel="cpp", threads=1)[0, 0],
-        f"cpp, {cores()} threads": lambda: preprocess([film], spec, kernel="cpp")[0, 0],
-        OPENCV: lambda: cv2.resize(windowed(), size, interpolation=cv2.INTER_AREA),
-        "torchvision v2, antialias": torchvision,
-        "NumPy + Pillow F, BOX": lambda: np.asarray(Image.fromarray(windowed()).resize(size, Image.Resampling.BOX)),
-        "numpy (the reference)": lambda: preprocess([film], spec, kernel="numpy")[0, 0],
-    }
+    def pillow() -> NDArray[np.float32]:
+        return np.asarray(Image.fromarray(windowed(frame, LOW, HIGH)).resize(size, Image.Resampling.BOX))
+
+    return [
+        copy(frame),
+        Contestant("window", CPP, 1, cpp(film, spec, 1)),
+        Contestant("window", "torchvision v2, antialias", cores(), torchvision),
+        Contestant("window", "NumPy + Pillow F, BOX", 1, pillow),
+        Contestant("window", "numpy (the reference)", 1, lambda: preprocess([film], spec, kernel="numpy")[0, 0]),
+    ]
 
 
-def paths(frame: NDArray[np.uint16], spec: PreprocessSpec) -> dict[str, Callable[[], Any]]:
-    """The kernel's own ways through a film, one thread and all."""
-    buffer = np.empty_like(frame)
-    lut = Lut(0, np.linspace(0, 65535, 65536).astype(np.uint16), 16)
-    films = {
-        "window and padding": Radiograph(frame, 16, window=WINDOW, padding=(0, 100)),
-        "SIGMOID (table)": Radiograph(frame, 16, window=Window(30000, 40000, "SIGMOID")),
-        "VOI LUT (table)": Radiograph(frame, 16, voi_lut=lut),
-        "percentiles (histogram)": Radiograph(frame, 16),
-    }
-    runs: dict[str, Callable[[], Any]] = {COPY: lambda: np.copyto(buffer, frame)}
-    for name, film in films.items():
-        for threads in sorted({1, cores()}):
-            runs[f"{name}, {threads}"] = lambda film=film, threads=threads: preprocess(  # type: ignore[misc]
-                [film], spec, kernel="cpp", threads=threads
-            )
-    return runs
+def cpp(film: Radiograph, spec: PreprocessSpec, threads: int) -> Run:
+    return lambda: preprocess([film], spec, kernel="cpp", threads=threads)[0, 0]
 
 
-def compared(
-    contestants: dict[str, Callable[[], Any]], expected: NDArray[Any] | None, rounds: int
-) -> dict[str, dict[str, Any]]:
+def opencv(path: str, frame: NDArray[np.uint16], size: int, threads: int) -> Run:
+    """What people write: NumPy for the values (a table made beforehand), INTER_AREA for the size."""
+    stored = np.arange(65536, dtype=np.float64)
+    table = {
+        "SIGMOID": 1 / (1 + np.exp(-4 * (stored - SIGMOID.center) / SIGMOID.width)),
+        "VOI LUT": CURVE.values / 65535,
+    }.get(path, stored)
+    table = table.astype(np.float32)
+
+    def values() -> NDArray[np.float32]:
+        if path == "window":
+            return windowed(frame, LOW, HIGH)
+        if path == "no window":
+            return windowed(frame, *np.percentile(frame, (0.5, 99.5), method="inverted_cdf"))
+        return np.take(table, frame)
+
+    def run() -> Any:
+        cv2.setNumThreads(threads)
+        return cv2.resize(values(), (size, size), interpolation=cv2.INTER_AREA)
+
+    return run
+
+
+def windowed(frame: NDArray[np.uint16], low: float, high: float) -> NDArray[np.float32]:
+    values = frame.astype(np.float32)
+    values -= low
+    values *= 1 / (high - low)
+    return np.clip(values, 0, 1, out=values)
+
+
+def compared(listed: list[Contestant], expected: dict[str, NDArray[Any]], rounds: int) -> dict[str, dict[str, Any]]:
     """Times, ratios, memory and the difference to the oracle of each contestant."""
-    differences = {name: difference(run(), expected) for name, run in contestants.items()}
-    memory = {name: harness.peak_megabytes(run) for name, run in contestants.items()}
-    times = harness.sampled(contestants, rounds=rounds)
-    return {
-        name: {
+    runs = {one.name: one.run for one in listed}
+    differences = {one.name: difference(one.run(), expected.get(one.path)) for one in listed}
+    memory = {name: harness.peak_megabytes(run) for name, run in runs.items()}
+    times = harness.sampled(runs, rounds=rounds)
+    base, measured = times[listed[0].name], {}
+    for one in listed:
+        samples, rival = times[one.name], times.get(one._replace(library=OPENCV).name)
+        measured[one.name] = {
+            "path": one.path,
+            "library": one.library,
+            "threads": one.threads,
             "ms": harness.summary(samples.wall_ms),
             "cpu_ms": harness.summary(samples.cpu_ms),
-            "over_copy": harness.ratio(samples.wall_ms, times[COPY].wall_ms),
-            "cpu_over_copy": harness.ratio(samples.cpu_ms, times[COPY].cpu_ms),
-            "over_cpp": harness.ratio(samples.wall_ms, times[CPP].wall_ms) if CPP in times else None,
-            "peak_mb": memory[name],
-            "max_difference": differences[name],
+            "over_copy": harness.ratio(samples.wall_ms, base.wall_ms),
+            "cpu_over_copy": harness.ratio(samples.cpu_ms, base.cpu_ms),
+            "opencv_over": harness.ratio(rival.wall_ms, samples.wall_ms) if rival else None,
+            "peak_mb": memory[one.name],
+            "max_difference": differences[one.name],
         }
-        for name, samples in times.items()
-    }
+    return measured
 
 
 def difference(result: Any, expected: NDArray[Any] | None) -> float | None:
@@ -144,32 +215,23 @@ def cores() -> int:
 
 def show(measured: dict[str, dict[str, dict[str, Any]]], side: int, size: int) -> None:
     console = Console()
-    console.width = max(console.width, 120)
+    console.width = max(console.width, 140)
     for title, rows in measured.items():
         table = Table(title=f"{side} x {side} 16-bit to {size} x {size}: {title}")
-        for column in (
-            "",
-            "p50 ms",
-            "p90",
-            "best",
-            "x copy",
-            "x cpp 1",
-            "CPU p50",
-            "x copy",
-            "peak MB",
-            "|diff|",
-            "same",
-        ):
-            table.add_column(column, justify="right" if column else "left")
-        for name, row in rows.items():
-            gap = row["max_difference"]
-            times = [row["ms"]["p50"], row["ms"]["p90"], row["ms"]["best"], row["over_copy"], row["over_cpp"]]
-            cells = [*times, row["cpu_ms"]["p50"], row["cpu_over_copy"]]
-            numbers = ["" if cell is None else f"{cell:.2f}" for cell in cells]
-            memory = "" if row["peak_mb"] is None else f"{row['peak_mb']:.1f}"
-            same = "" if gap is None else ("yes" if gap <= SAME else "no")
-            table.add_row(name, *numbers, memory, "" if gap is None else f"{gap:.1e}", same)
+        for index, column in enumerate(COLUMNS):
+            table.add_column(column, justify="right" if index > 1 else "left", no_wrap=True)
+        for row in rows.values():
+            table.add_row(*cells(row))
         console.print(table)
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    times = [row["ms"]["p50"], row["ms"]["p90"], row["ms"]["best"], row["over_copy"], row["opencv_over"]]
+    numbers = [*times, row["cpu_ms"]["p50"], row["cpu_over_copy"], row["peak_mb"]]
+    gap = row["max_difference"]
+    same = ["", ""] if gap is None else [f"{gap:.1e}", "yes" if gap <= SAME else "no"]
+    texts = ["" if number is None else f"{number:.2f}" for number in numbers]
+    return [row["path"], row["library"], str(row["threads"]), *texts, *same]
 
 
 if __name__ == "__main__":

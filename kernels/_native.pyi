@@ -39,8 +39,13 @@ def table(
 ) -> None:
     """Fill `plane` (S, S) through a table of 2^bits values in [0, 1], by bit pattern of the stored value."""
 
-def count_values(pixels: NDArray[Any], counts: NDArray[np.int64], *, threads: int) -> None:
-    """Write to `counts` (2^bits,) how often each stored value occurs, the least value of the type first."""
+def count_values(
+    pixels: NDArray[Any], counts: NDArray[np.int64], first: int = 1, last: int = 0, *, threads: int
+) -> None:
+    """Write to `counts` (2^bits,) how often each stored value occurs, the least value of the type first.
+
+    Values in [first, last] are counted together, at `first`: fast where those are nearly all.
+    """
 
 def any_outside(pixels: NDArray[Any], low: int, high: int) -> bool:
     """Whether some stored value is not in [low, high]."""

@@ -2,41 +2,72 @@
 // floats along x (vectorized by the compiler); that row is reduced to the output samples once per output row.
 #include "band.hpp"
 
+#include <cstring>
+#include <type_traits>
+#include <vector>
+
 #include "preprocess.hpp"
 
 namespace edgecxr {
 namespace {
 
-constexpr int kGroup = 4;     // source rows taken together: the row of sums is loaded and stored once for all
 constexpr int kChunk = 32;    // source rows added up in one float before it goes to the second level
 constexpr int kSegment = 64;  // columns added up in one float before they go to a double
 
+// A source adds up to kRows rows at once, so that the row of sums is loaded and stored once for all of them:
+// sums[x] += the sum over rows of weight * value.
 template <class T, bool Falling, bool Padded>
 struct RampSource {
   using Type = T;
+  static constexpr int kRows = 4;
   Ramp ramp;
-  float operator()(T x) const { return ramp_steps<Falling, Padded>(ramp, static_cast<int32_t>(x)); }
+
+  void add(const T* rows, int count, int64_t width, const float* weights, float* sums) const {
+    if (count == kRows) return add_exactly<kRows>(ramp, rows, width, weights, sums);
+    for (int k = 0; k < count; ++k) add_exactly<1>(ramp, rows + k * width, width, weights + k, sums);
+  }
+
+  template <int Count>
+  static void add_exactly(const Ramp ramp, const T* rows, int64_t width, const float* weights, float* __restrict sums) {
+    float w[Count];
+    for (int k = 0; k < Count; ++k) w[k] = weights[k];
+    for (int64_t x = 0; x < width; ++x) {
+      float sum = w[0] * ramp_steps<Falling, Padded>(ramp, static_cast<int32_t>(rows[x]));
+      for (int k = 1; k < Count; ++k) {
+        sum += w[k] * ramp_steps<Falling, Padded>(ramp, static_cast<int32_t>(rows[k * width + x]));
+      }
+      sums[x] += sum;
+    }
+  }
 };
 
-template <class T, class Unsigned>
+// Loads are what a table costs, one for each value. So the pixels come four to a load (little-endian: the lowest bits
+// are the first), and eight rows are taken together; more of them, 4096 bytes apart, would not fit into the L1 cache.
+template <class T>
 struct TableSource {
   using Type = T;
+  using Pattern = std::make_unsigned_t<T>;
+  static constexpr int kRows = 8;
   const float* table;
-  float operator()(T x) const { return table[static_cast<Unsigned>(x)]; }
-};
 
-// sums[x] += the sum over `Count` rows of weight * value.
-template <int Count, class Source>
-void add_rows(const Source source, const typename Source::Type* rows, int64_t width, const float* weights,
-              float* __restrict sums) {
-  float w[Count];
-  for (int k = 0; k < Count; ++k) w[k] = weights[k];
-  for (int64_t x = 0; x < width; ++x) {
-    float sum = w[0] * source(rows[x]);
-    for (int k = 1; k < Count; ++k) sum += w[k] * source(rows[k * width + x]);
-    sums[x] += sum;
+  void add(const T* rows, int count, int64_t width, const float* weights, float* __restrict sums) const {
+    using Four = std::conditional_t<sizeof(T) == 1, uint32_t, uint64_t>;
+    constexpr int kBits = 8 * sizeof(T);
+    int64_t x = 0;
+    for (; x + 4 <= width; x += 4) {
+      float sum[4] = {};
+      for (int k = 0; k < count; ++k) {
+        Four four;
+        std::memcpy(&four, rows + k * width + x, sizeof four);
+        for (int i = 0; i < 4; ++i) sum[i] += weights[k] * table[static_cast<Pattern>(four >> (i * kBits))];
+      }
+      for (int i = 0; i < 4; ++i) sums[x + i] += sum[i];
+    }
+    for (; x < width; ++x) {
+      for (int k = 0; k < count; ++k) sums[x] += weights[k] * table[static_cast<Pattern>(rows[k * width + x])];
+    }
   }
-}
+};
 
 // sums (width) = the weighted sum of source rows [begin, end) of a cover.
 template <class Source>
@@ -44,14 +75,12 @@ void sum_rows(const Source source, const typename Source::Type* pixels, int64_t 
               int64_t end, float* sums) {
   for (int64_t x = 0; x < width; ++x) sums[x] = 0.0f;
   for (int64_t y = begin; y < end;) {
-    const int count = end - y < kGroup ? 1 : kGroup;
-    float weights[kGroup];
+    const int count = end - y < Source::kRows ? static_cast<int>(end - y) : Source::kRows;
+    float weights[Source::kRows];
     for (int k = 0; k < count; ++k) {
       weights[k] = y + k == c.first ? c.first_weight : y + k == c.last ? c.last_weight : 1.0f;
     }
-    const auto* rows = pixels + y * width;
-    count == 1 ? add_rows<1>(source, rows, width, weights, sums)
-               : add_rows<kGroup>(source, rows, width, weights, sums);
+    source.add(pixels + y * width, count, width, weights, sums);
     y += count;
   }
 }
@@ -85,19 +114,20 @@ void run(const Source source, const Task& task, double unit, int64_t begin, int6
   const auto* pixels = static_cast<const typename Source::Type*>(task.pixels);
   const double cells = cover_total(task.height, task.rows) * cover_total(task.width, task.columns);
   const double scale = 1.0 / (unit * cells);
+  std::vector<Cover> columns(static_cast<std::size_t>(task.columns));
+  for (int64_t j = 0; j < task.columns; ++j) columns[j] = cover(task.width, task.columns, j);
   for (int64_t i = begin; i < end; ++i) {
     sum_cover(source, pixels, task.width, cover(task.height, task.rows, i), scratch, scratch + task.width);
     float* out = task.plane + (task.top + i) * task.size + task.left;
-    for (int64_t j = 0; j < task.columns; ++j) {
-      const double sum = sum_columns(scratch, cover(task.width, task.columns, j));
-      out[j] = ranged(sum, scale, task.range_low, task.range_width);
+    for (const Cover& column : columns) {
+      *out++ = ranged(sum_columns(scratch, column), scale, task.range_low, task.range_width);
     }
   }
 }
 
-template <class T, class Unsigned>
+template <class T>
 void run_type(const Task& task, int64_t begin, int64_t end, float* scratch) {
-  if (task.table) return run(TableSource<T, Unsigned>{task.table}, task, 1.0, begin, end, scratch);
+  if (task.table) return run(TableSource<T>{task.table}, task, 1.0, begin, end, scratch);
   const Ramp ramp{task.origin, task.fraction, task.span, task.padding_first, task.padding_count};
   const double unit = static_cast<double>(task.span);
   if (task.falling) {
@@ -113,10 +143,10 @@ void run_type(const Task& task, int64_t begin, int64_t end, float* scratch) {
 
 void EDGECXR_BAND(const Task& task, int64_t begin, int64_t end, float* scratch) {
   switch (task.type) {
-    case Pixel::u8: return run_type<uint8_t, uint8_t>(task, begin, end, scratch);
-    case Pixel::i8: return run_type<int8_t, uint8_t>(task, begin, end, scratch);
-    case Pixel::u16: return run_type<uint16_t, uint16_t>(task, begin, end, scratch);
-    case Pixel::i16: return run_type<int16_t, uint16_t>(task, begin, end, scratch);
+    case Pixel::u8: return run_type<uint8_t>(task, begin, end, scratch);
+    case Pixel::i8: return run_type<int8_t>(task, begin, end, scratch);
+    case Pixel::u16: return run_type<uint16_t>(task, begin, end, scratch);
+    case Pixel::i16: return run_type<int16_t>(task, begin, end, scratch);
   }
 }
 

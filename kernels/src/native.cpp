@@ -141,13 +141,18 @@ void table(const Pixels& pixels, const Plane& plane, const Box& box, float range
   run(task, plane, threads, level);
 }
 
-void count_values(const Pixels& pixels, const Counts& counts, int64_t threads) {
+void count_values(const Pixels& pixels, const Counts& counts, int32_t first, int32_t last, int64_t threads) {
   const Pixel type = pixel_type(pixels);
   if (counts.size() != value_count(type)) throw std::invalid_argument("counts needs one entry per value of a pixel");
   nb::gil_scoped_release release;
   const auto size = static_cast<int64_t>(pixels.size());
   with_type(pixels, type, [&](const auto* data, int64_t count) {
-    histogram(data, count, useful_threads(threads, size, size), counts.data());
+    using T = std::decay_t<decltype(*data)>;
+    if (first != static_cast<T>(first) || last != static_cast<T>(last)) {
+      throw std::invalid_argument("first and last must be values that a pixel can hold");
+    }
+    histogram(data, count, static_cast<T>(first), static_cast<T>(last), useful_threads(threads, size, size),
+              counts.data());
   });
 }
 
@@ -169,7 +174,7 @@ NB_MODULE(_native, module) {
              "padding_count"_a, "threads"_a, "level"_a = "");
   module.def("table", &edgecxr::table, "pixels"_a.noconvert(), "plane"_a.noconvert(), "box"_a, "range_low"_a,
              "range_width"_a, nb::kw_only(), "values"_a.noconvert(), "threads"_a, "level"_a = "");
-  module.def("count_values", &edgecxr::count_values, "pixels"_a.noconvert(), "counts"_a.noconvert(), nb::kw_only(),
-             "threads"_a);
+  module.def("count_values", &edgecxr::count_values, "pixels"_a.noconvert(), "counts"_a.noconvert(), "first"_a = 1,
+             "last"_a = 0, nb::kw_only(), "threads"_a);
   module.def("any_outside", &edgecxr::outside, "pixels"_a.noconvert(), "low"_a, "high"_a);
 }
