@@ -287,3 +287,14 @@ def test_a_delivery_whose_image_was_sent_back_is_let_go(site: Site, stack: ExitS
     until(lambda: pacs.got)
     until(lambda: box.states()[0].sent == 1)
     assert site.spool.get(image).state is State.RECEIVED
+
+
+def test_a_clock_that_is_set_back_delays_nothing(site: Site, stack: ExitStack) -> None:
+    pacs = archive(stack)
+    site.decide("pacs")
+    (delivery,) = site.spool.due(time.time())
+    site.spool.postpone(delivery.id, "the archive was down", time.time() + 3600)
+    assert site.spool.due(time.time()) == []
+    site.spool.postpone(delivery.id, "the archive was down, in 2031", time.time() + 1e8)
+    run(stack, site, pacs=pacs.port)
+    until(lambda: pacs.got)

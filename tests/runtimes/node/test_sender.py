@@ -5,6 +5,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -88,6 +89,16 @@ def test_files_arrive_as_they_are_over_one_association(serve: Serve, films: list
     for film, (_, data) in zip(films, got, strict=True):
         assert film.read_bytes().endswith(data)
         assert len(data) > 64 * 64
+
+
+def test_no_answer_is_lost_among_many(serve: Serve, films: list[Path]) -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # threads interleave as on a busy machine
+    try:
+        results = send(films * 50, serve(), "EDGECXR", timeout_s=20)
+    finally:
+        sys.setswitchinterval(interval)
+    assert [result.error for result in results if not result.sent] == []
 
 
 def test_a_warning_counts_as_sent_and_a_failure_does_not(serve: Serve, films: list[Path]) -> None:
@@ -246,6 +257,32 @@ def test_calls_can_be_cut_from_another_thread(serve: Serve, films: list[Path]) -
     assert not any(result.sent for result in found)
     with pytest.raises(SendError, match="stopping"):
         send(films, peer, "EDGECXR", calls=calls)
+
+
+def test_a_connection_that_is_still_being_made_can_be_cut(films: list[Path]) -> None:
+    calls, found = Calls(), []
+
+    def attempt() -> None:
+        with pytest.raises(SendError) as caught:
+            send(films, Peer("PACS", *listener.getsockname()), "EDGECXR", timeout_s=600, calls=calls)
+        found.append(caught.value)
+
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):  # more than it queues: the next one waits for an answer to its SYN
+            other = stack.enter_context(socket.socket())
+            other.setblocking(False)
+            other.connect_ex(listener.getsockname())
+        thread = threading.Thread(target=attempt)
+        thread.start()
+        while not calls._lines:
+            time.sleep(0.01)
+        calls.end()
+        thread.join(20)
+        assert not thread.is_alive()
+    assert len(found) == 1
 
 
 def certificate(folder: Path, name: str) -> TlsSection:
