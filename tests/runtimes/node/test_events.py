@@ -181,6 +181,14 @@ def test_stop_cuts_a_modality_that_hangs(spool: Spool, stack: ExitStack) -> None
     assert spool.asked_due(time.time())[0].attempts == 0
 
 
+def test_a_clock_that_is_set_back_delays_nothing(spool: Spool, stack: ExitStack) -> None:
+    modality = Modality(stack)
+    ask(spool, (DX, store(spool)))
+    spool.postpone_answer(1, "the console was off, in 2031", time.time() + 1e8)
+    reporter = report(stack, spool, PeerSection(ae="CONSOLE", host="127.0.0.1", port=modality.port))
+    until(lambda: reporter.reported)
+
+
 @pytest.mark.peers
 def test_orthanc_believes_the_report(spool: Spool, stack: ExitStack, tmp_path: Path) -> None:
     """Orthanc asks a listener of ours for commitment; the reporter answers it."""
