@@ -6,7 +6,8 @@ import time
 from dataclasses import dataclass
 
 from edgecxr.errors import SpoolError
-from edgecxr.runtimes.node.database import Database
+from edgecxr.runtimes.node.database import Database, storable
+from edgecxr.runtimes.node.deliveries import FARTHEST_S
 
 __all__ = ["Commitment", "CommitmentRequest", "Commitments"]
 
@@ -53,10 +54,12 @@ class Commitments:
             return int(connection.execute(query, (request.transaction, request.calling_ae)).fetchone()[0])
 
     def due(self, now: float, limit: int) -> list[Commitment]:
-        """What may be answered at `now` (unix s), longest due first."""
+        """What may be answered at `now` (unix s), longest due first; see `Deliveries.due`."""
         with self._database.read() as connection:
-            query = "SELECT * FROM commitments WHERE answered IS NULL AND due <= ? ORDER BY due, id LIMIT ?"
-            return [_commitment(row) for row in connection.execute(query, (now, limit))]
+            query = (
+                "SELECT * FROM commitments WHERE answered IS NULL AND (due <= ? OR due > ?) ORDER BY due, id LIMIT ?"
+            )
+            return [_commitment(row) for row in connection.execute(query, (now, now + FARTHEST_S, limit))]
 
     def answered(self, commitment: int) -> None:
         """The answer has arrived. Raises SpoolError where it had."""
@@ -66,7 +69,7 @@ class Commitments:
     def postpone(self, commitment: int, error: str, until: float) -> None:
         """The attempt failed; not before `until` (unix s) again."""
         with self._database.write() as connection:
-            self._touch(connection, commitment, "attempts = attempts + 1, error = ?, due = ?", error, until)
+            self._touch(connection, commitment, "attempts = attempts + 1, error = ?, due = ?", storable(error), until)
 
     def _touch(self, connection: sqlite3.Connection, commitment: int, change: str, *values: object) -> None:
         statement = f"UPDATE commitments SET {change} WHERE id = ? AND answered IS NULL"

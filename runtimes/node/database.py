@@ -4,6 +4,7 @@ WAL with ``synchronous=FULL``: a transaction is on the disk when its commit retu
 (sqlite.org/pragma.html#pragma_synchronous).
 """
 
+import io
 import os
 import sqlite3
 import threading
@@ -11,9 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgecxr.errors import SpoolError, SpoolFull
 
-__all__ = ["SCHEMA_VERSION", "Database", "sync_folder"]
+__all__ = ["SCHEMA_VERSION", "Database", "packed", "storable", "sync_folder", "unpacked"]
 
 SCHEMA_VERSION = 1
 BUSY_S = 30.0  # how long a writer of another process may hold the file
@@ -98,6 +102,25 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def storable(text: str) -> str:
+    """Text without lone surrogates, which names in odd encodings turn into and SQLite refuses."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def packed(cam: NDArray[np.float32] | None) -> bytes | None:
+    """A map as a blob that knows its shape and type."""
+    if cam is None:
+        return None
+    stream = io.BytesIO()
+    np.save(stream, np.asarray(cam, dtype=np.float32), allow_pickle=False)
+    return stream.getvalue()
+
+
+def unpacked(data: bytes | None) -> NDArray[np.float32] | None:
+    """The map in a blob of `packed`."""
+    return None if data is None else np.asarray(np.load(io.BytesIO(data), allow_pickle=False), dtype=np.float32)
 
 
 class Database:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgecxr.errors import SpoolError
-from edgecxr.runtimes.node.database import Database
+from edgecxr.runtimes.node.database import Database, storable
 
 __all__ = ["Deliveries", "Delivery", "NewDelivery", "enqueue"]
 
@@ -91,7 +91,7 @@ class Deliveries:
     def postpone(self, delivery: int, error: str, until: float) -> None:
         """The attempt failed; not before `until` (unix s) again. Raises SpoolError where it has arrived."""
         with self._database.write() as connection:
-            self._touch(connection, delivery, "attempts = attempts + 1, error = ?, due = ?", error, until)
+            self._touch(connection, delivery, "attempts = attempts + 1, error = ?, due = ?", storable(error), until)
 
     def _touch(self, connection: sqlite3.Connection, delivery: int, change: str, *values: object) -> None:
         statement = f"UPDATE deliveries SET {change} WHERE id = ? AND sent IS NULL"

@@ -1,11 +1,10 @@
 """The images of the node: one row and one state each, moved by one transaction at a time."""
 
-import io
 import json
 import math
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, Literal
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecxr.errors import SpoolError
-from edgecxr.runtimes.node.database import Database
+from edgecxr.runtimes.node.database import Database, packed, storable, unpacked
 from edgecxr.runtimes.node.deliveries import NewDelivery, enqueue
 
 __all__ = [
@@ -149,8 +148,15 @@ class Images:
 
     def insert(self, arrival: Arrival, file: str, size: int, known: Sequence[int]) -> int | None:
         """A row for a durable file. None, and nothing inserted, where the UID's rows are no longer the `known` ones."""
-        values = (file, arrival.sop_class, arrival.sop_instance, arrival.syntax, arrival.source, arrival.peer)
-        values2 = (arrival.calling_ae, arrival.priority, time.time(), size, "other" if known else "new")
+        told = (
+            arrival.sop_class,
+            arrival.sop_instance,
+            arrival.syntax,
+            arrival.source,
+            arrival.peer,
+            arrival.calling_ae,
+        )
+        values = (file, *map(storable, told), arrival.priority, time.time(), size, "other" if known else "new")
         with self._database.write() as connection:
             query = "SELECT id FROM images WHERE sop_instance = ? ORDER BY id"
             if [row["id"] for row in connection.execute(query, (arrival.sop_instance,))] != list(known):
@@ -158,12 +164,14 @@ class Images:
             cursor = connection.execute(
                 "INSERT INTO images (file, sop_class, sop_instance, syntax, source, peer, calling_ae, priority, "
                 "received, size, copy, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'received')",
-                (*values, *values2),
+                values,
             )
             return cursor.lastrowid
 
     def claim(self) -> Image | None:
         """The next image that waits, now in screening."""
+        if not self.waiting():  # most often asked of an empty queue, which then needs no writer's lock
+            return None
         with self._database.write() as connection:
             query = SELECT + " FROM images WHERE state = 'received' ORDER BY priority DESC, id LIMIT 1"
             row = connection.execute(query).fetchone()
@@ -176,15 +184,15 @@ class Images:
 
     def finish(self, image: int, outcome: Outcome, deliveries: Sequence[NewDelivery]) -> None:
         """Result, identity, outbox rows and state at once. Raises SpoolError where it is not in screening."""
-        record = json.dumps(outcome.record, allow_nan=False, ensure_ascii=False)
+        record = json.dumps(outcome.record, allow_nan=False)
         decided = State.DECIDED if outcome.status == "ok" else State.REFUSED
-        identity = {name: (outcome.identity or {}).get(name, "") for name in IDENTITY}
+        identity = {name: storable((outcome.identity or {}).get(name, "")) for name in IDENTITY}
         sought = "\n".join(identity[name].casefold() for name in ("patient_name", "patient_id", "accession"))
         now = time.time()
         with self._database.write() as connection:
             state = decided if deliveries else State.DELIVERED
             move(connection, image, (State.SCREENING,), state, error="", sought=sought, **identity)
-            row = (image, outcome.status, record, _packed(outcome.cam), now, outcome.worst)
+            row = (image, outcome.status, record, packed(outcome.cam), now, outcome.worst)
             connection.execute("INSERT INTO results VALUES (?, ?, ?, ?, ?, ?)", row)
             for name in _positives(outcome.record):
                 connection.execute("INSERT OR IGNORE INTO positives VALUES (?, ?)", (image, name))
@@ -195,7 +203,7 @@ class Images:
         with self._database.write() as connection:
             attempts = _fetch(connection, image).attempts
             state = State.QUARANTINED if attempts >= MAX_ATTEMPTS else State.RECEIVED
-            move(connection, image, (State.SCREENING,), state, error=error)
+            move(connection, image, (State.SCREENING,), state, error=storable(error))
             return state
 
     def release(self, image: int) -> None:
@@ -204,8 +212,11 @@ class Images:
             attempts = max(0, _fetch(connection, image).attempts - 1)
             move(connection, image, (State.SCREENING,), State.RECEIVED, attempts=attempts)
 
-    def retry(self, image: int) -> Image:
-        """Quarantined or refused → received, without its result and deliveries. Raises SpoolError else."""
+    def retry(self, image: int, ready: Callable[[Image], None]) -> None:
+        """Quarantined or refused → received, without its result and deliveries. Raises SpoolError else.
+
+        `ready` is called before anyone can claim the image.
+        """
         with self._database.write() as connection:
             status = connection.execute("SELECT status FROM results WHERE image = ?", (image,)).fetchone()
             allowed = [State.QUARANTINED, State.REFUSED]
@@ -214,7 +225,7 @@ class Images:
             move(connection, image, allowed, State.RECEIVED, attempts=0, error="")
             for table in ("results", "positives", "deliveries"):
                 connection.execute(f"DELETE FROM {table} WHERE image = ?", (image,))
-            return _fetch(connection, image)
+            ready(_fetch(connection, image))
 
     def get(self, image: int) -> Image:
         """Raises SpoolError where there is none."""
@@ -231,7 +242,7 @@ class Images:
         """The result with its map; None while there is none."""
         with self._database.read() as connection:
             row = connection.execute("SELECT * FROM results WHERE image = ?", (image,)).fetchone()
-        return None if row is None else to_result(row, _unpacked(row["cam"]))
+        return None if row is None else to_result(row, unpacked(row["cam"]))
 
     def counts(self) -> dict[State, int]:
         """How many images are in each state; every state is there."""
@@ -283,15 +294,3 @@ def to_result(row: sqlite3.Row, cam: NDArray[np.float32] | None) -> Result:
 def _positives(record: Mapping[str, Any]) -> list[str]:
     findings = record.get("findings", ())
     return [finding["name"] for finding in findings if finding.get("decision") == "positive"]
-
-
-def _packed(cam: NDArray[np.float32] | None) -> bytes | None:
-    if cam is None:
-        return None
-    stream = io.BytesIO()
-    np.save(stream, np.asarray(cam, dtype=np.float32), allow_pickle=False)
-    return stream.getvalue()
-
-
-def _unpacked(data: bytes | None) -> NDArray[np.float32] | None:
-    return None if data is None else np.asarray(np.load(io.BytesIO(data), allow_pickle=False), dtype=np.float32)

@@ -1,5 +1,6 @@
 """Objects on their way in: bytes straight to a file, with room on the disk reserved before the first of them."""
 
+import contextlib
 import errno
 import os
 import threading
@@ -76,7 +77,8 @@ class Part:
         """Close and remove the file; nothing where that was done, or the spool has committed it."""
         if self._descriptor is not None:
             self._close()
-            self.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what a failing disk keeps is removed at the next start
+                self.path.unlink(missing_ok=True)
 
     @property
     def open(self) -> bool:
@@ -103,7 +105,8 @@ class Part:
         if self._descriptor is not None:
             descriptor, self._descriptor = self._descriptor, None
             self._closed(self)
-            os.close(descriptor)
+            with contextlib.suppress(OSError):  # it was made durable before, or it is discarded
+                os.close(descriptor)
 
 
 class Parts:

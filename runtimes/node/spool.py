@@ -97,10 +97,7 @@ class Spool:
         return self._parts.open()
 
     def commit(self, part: Part, arrival: Arrival) -> Receipt:
-        """Make a part an image: durable and indexed when this returns.
-
-        Raises SpoolFull or SpoolError, and then nothing is kept.
-        """
+        """Make a part an image, durable and indexed. Raises SpoolFull or SpoolError, and then nothing is kept."""
         if not part.open:
             raise SpoolError("this part was committed or discarded already")
         with part:
@@ -132,7 +129,7 @@ class Spool:
         """By hand: quarantined or refused → received, with fresh attempts; its result and deliveries are dropped."""
         if not self._stored(self._images.get(image)):
             raise SpoolError(f"the file of image {image} is gone from the spool; it cannot be screened again")
-        self._move(self._images.retry(image))
+        self._images.retry(image, ready=self._move)
 
     def get(self, image: int) -> Image:
         """Raises SpoolError where there is none."""
@@ -169,7 +166,7 @@ class Spool:
         return listed(self._database, Selection(states, finding, text, limit, before, order))
 
     def counts(self) -> dict[State, int]:
-        """Images by state; every state is there."""
+        """Images by state."""
         return self._images.counts()
 
     def free_bytes(self) -> int:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -92,3 +93,45 @@ def _check_full_finish(spool: Spool, disk: Path) -> None:
     (disk / "filler").unlink()
     spool.finish(image, large)
     assert json.dumps(spool.result(image).record) == json.dumps(large.record)  # type: ignore[union-attr]
+
+
+@pytest.mark.root
+def test_no_room_for_a_folder_keeps_nothing(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m,nr_inodes=40", "tmpfs", disk], check=True)
+    try:
+        spool = Spool(disk / "spool", LIMITS)
+        for index in range(os.statvfs(disk).f_ffree - 1):  # one is left, for the part; none for its folder
+            (disk / str(index)).touch()
+        with spool.part() as part:
+            part.write(b"film")
+            with pytest.raises(SpoolFull, match="an object could not be filed in the spool: No space left on device"):
+                spool.commit(part, Arrival(CR, "1.2.3", "", "dicom"))
+        assert (files(disk), spool.find("1.2.3")) == ([], [])
+        with spool.part(), pytest.raises(SpoolFull, match=r"no file could be opened in .*: No space left on device"):
+            spool.part()
+        (disk / "0").unlink()
+        assert _put_unreserved(spool, "1.2.3", b"film").copy == "new"
+        spool.close()
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_no_room_in_the_index_keeps_nothing(tmp_path: Path) -> None:
+    """SQLite's own limit on its file gives the same error as a full disk, without root."""
+    spool = Spool(tmp_path / "spool", LIMITS)
+    with spool._database.read() as connection:
+        connection.execute("PRAGMA max_page_count = 1")
+    for index in itertools.count():
+        try:
+            _put_unreserved(spool, f"1.{index}", b"film")
+        except SpoolFull:
+            break
+    with pytest.raises(SpoolFull, match="no room on the disk for its index"):
+        _put_unreserved(spool, "2.1", b"film")
+    assert len(files(tmp_path)) == spool.counts()[State.RECEIVED] == index
+    with spool._database.read() as connection:
+        connection.execute("PRAGMA max_page_count = 1000000")
+    assert _put_unreserved(spool, "2.1", b"film").copy == "new"
+    spool.close()

@@ -82,3 +82,16 @@ def test_listings_filter_and_page(spool: Spool) -> None:
     assert spool.listing(limit=1)[0][1] is None
     with pytest.raises(SpoolError, match="order 'oldest' of a listing"):
         spool.listing(order="oldest")  # type: ignore[arg-type]
+
+
+def test_text_in_an_odd_encoding_is_kept_as_far_as_it_can_be(spool: Spool) -> None:
+    """Lone surrogates come from file names and from names in an undeclared character set."""
+    with spool.part() as part:
+        part.write(b"film")
+        spool.commit(part, Arrival(CR, "1.2.3", "", "folder", "caf\udce9.dcm"))
+    spool.fail(claimed(spool).id, "cannot read \udce9")
+    image = claimed(spool)
+    assert (image.peer, image.error) == ("caf?.dcm", "cannot read ?")
+    spool.finish(image.id, Outcome("ok", {"note": "\udce9\0"}, None, {"patient_name": "\udce9\0<script>"}))
+    assert spool.get(image.id).patient_name == "?\0<script>"
+    assert spool.result(image.id).record == {"note": "\udce9\0"}  # type: ignore[union-attr]

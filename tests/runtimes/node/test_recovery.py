@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -157,3 +158,21 @@ def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     with pytest.raises(SpoolError, match=r"the spool .*/file cannot be used: (File exists|Not a directory)"):
         Spool(tmp_path / "file", LIMITS)
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_many_may_open_a_new_spool_at_once(folder: Path) -> None:
+    opened: list[Spool] = []
+    start = threading.Barrier(8)
+
+    def work() -> None:
+        start.wait()
+        opened.append(Spool(folder, LIMITS))
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(opened) == 8
+    for spool in opened:
+        spool.close()
