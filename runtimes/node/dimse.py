@@ -1,7 +1,6 @@
 """Messages on an association (PS3.7 6.3, 9, 10 and annex E): commands, what serves them, and their answers.
 
-A command set is Implicit VR Little Endian whatever was negotiated, and small; a data set goes piece by piece into
-the `Sink` that the service opened for it, and never is in memory as a whole.
+A command set is Implicit VR Little Endian always, and small; a data set goes piece by piece into its service's `Sink`.
 """
 
 import struct
@@ -31,7 +30,6 @@ __all__ = [
 MOST_COMMAND = 1 << 16  # bytes of a command set; a C-STORE-RQ has about 200
 MOST_DRAINED = 1 << 30  # bytes of a refused data set that are taken before the association is aborted
 NO_DATA_SET = 0x0101
-COMMENT = 64  # characters, VR LO
 _ELEMENT = struct.Struct("<HHL")
 
 
@@ -153,7 +151,7 @@ class Reply:
             if name:
                 answer[affected] = even(name.encode(), b"\0")
         if self.comment:
-            answer[Tag.COMMENT] = even(self.comment[:COMMENT].encode("ascii", "replace"), b" ")
+            answer[Tag.COMMENT] = even(self.comment[:64].encode("ascii", "replace"), b" ")  # VR LO
         answer |= self.elements
         body = b"".join(_ELEMENT.pack(0, tag, len(answer[tag])) + answer[tag] for tag in sorted(answer))
         return _ELEMENT.pack(0, Tag.GROUP_LENGTH, 4) + struct.pack("<L", len(body)) + body
@@ -200,10 +198,11 @@ class Drain:
             raise PduError("a refused data set that does not end", AbortReason.NOT_SPECIFIED)
 
     def finish(self) -> Reply:
+        """What was decided."""
         return self.reply
 
     def discard(self) -> None:
-        pass
+        """Nothing was kept."""
 
 
 @dataclass(frozen=True)
@@ -274,7 +273,7 @@ class Dialogue:
         self._gathered.clear()
         operation = command.required(Tag.FIELD)
         if operation == Operation.CANCEL:
-            return  # of an operation that was answered already: ours end before the next command is read
+            return  # ours are answered before the next command is read
         if operation & 0x8000:
             raise PduError(f"an answer ({operation:#06x}) to what was not asked", AbortReason.UNEXPECTED_PARAMETER)
         command.required(Tag.MESSAGE)

@@ -18,7 +18,7 @@ from edgecxr.errors import ConfigError
 from edgecxr.runtimes.node.association import Closed, Wire
 from edgecxr.runtimes.node.config import DicomSection, PeerSection, TlsSection
 
-__all__ = ["AllowList", "Connection", "Table", "tls_context"]
+__all__ = ["AllowList", "Connection", "Table", "tls_context", "unmapped"]
 
 ANYONE = PeerSection(ae="ANYONE")
 SPARED_S = 1.0  # an association that rested for less than this is not ended to make room
@@ -48,11 +48,16 @@ def _calls_from(host: str | None, address: str) -> bool:
         return any(caller == _plain(found) for found in _addresses(host))
 
 
-def _plain(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """An address without zone, and as IPv4 where it is one in IPv6's clothes."""
-    parsed = ipaddress.ip_address(address.split("%")[0])
+def unmapped(address: str) -> str:
+    """The address, as IPv4 where it is one in IPv6's clothes (RFC 4291 2.5.5.2)."""
+    parsed = ipaddress.ip_address(address)
     mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
-    return mapped or parsed
+    return address if mapped is None else str(mapped)
+
+
+def _plain(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An address without its zone."""
+    return ipaddress.ip_address(unmapped(address).split("%")[0])
 
 
 def _addresses(host: str) -> set[str]:

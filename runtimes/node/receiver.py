@@ -30,7 +30,7 @@ from edgecxr.runtimes.node.pdu import (
     encode_reject,
     encode_release_reply,
 )
-from edgecxr.runtimes.node.peers import AllowList, Connection, Table, tls_context
+from edgecxr.runtimes.node.peers import AllowList, Connection, Table, tls_context, unmapped
 from edgecxr.runtimes.node.spool import Spool
 from edgecxr.runtimes.node.storage import CLASSES, EXPLICIT, IMPLICIT, SYNTAXES, Caller, Storage
 
@@ -148,7 +148,7 @@ class Receiver:
                 if not self._stopping.is_set():
                     self._hold_off(error)
                 continue
-            self._admit(sock, str(address[0]))
+            self._admit(sock, unmapped(str(address[0])))
 
     def _hold_off(self, error: OSError) -> None:
         """The system has no more sockets: the silent make room, and the next try waits a little."""

@@ -29,7 +29,7 @@ def pdu(kind: int, body: bytes) -> bytes:
 class RawPeer:
     """A TCP connection and the few PDUs a test needs, written down from PS3.8 and PS3.7 alone."""
 
-    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+    def __init__(self, port: int, host: str) -> None:
         self.sock = socket.create_connection((host, port), timeout=PATIENCE_S)
 
     def request(
@@ -146,8 +146,8 @@ class Node:
     def port(self) -> int:
         return self.receiver.port
 
-    def peer(self) -> RawPeer:
-        return RawPeer(self.port)
+    def peer(self, host: str = "127.0.0.1") -> RawPeer:
+        return RawPeer(self.port, host)
 
     def stop(self) -> None:
         self.receiver.stop(0)

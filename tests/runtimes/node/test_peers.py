@@ -150,6 +150,17 @@ def test_a_stranger_that_ends_stops_reading(connect: Callable[[str], Connection]
         connection.wire.read(1)
 
 
+def test_an_ipv4_caller_of_an_ipv6_socket_has_its_ipv4_address() -> None:
+    assert peers.unmapped("::ffff:10.1.2.3") == "10.1.2.3"
+    assert peers.unmapped("fe80::1%eth0") == "fe80::1%eth0"
+    assert peers.unmapped("10.1.2.3") == "10.1.2.3"
+
+
+def test_associations_leave_room_for_who_is_about_to_associate() -> None:
+    with pytest.raises(ValueError, match="max_connections 8 leaves no room beside max_associations 8"):
+        DicomSection(max_connections=8, max_associations=8)
+
+
 def test_what_is_no_certificate_is_said(tmp_path: Path) -> None:
     nothing = tmp_path / "node.pem"
     with pytest.raises(ConfigError, match=r"node.pem.*PEM files are wanted"):

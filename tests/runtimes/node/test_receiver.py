@@ -170,6 +170,24 @@ def test_a_stop_aborts_a_transfer_that_outlasts_its_grace(listening: Callable[..
     assert list((node.spool.folder / "incoming").iterdir()) == []
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
+def test_one_socket_for_both_internet_protocols(listening: Callable[..., Any]) -> None:
+    node = listening(host="::", peers=[{"ae": "RAW", "host": "127.0.0.1"}, {"ae": "SIX", "host": "::1"}])
+    for host, calling in (("127.0.0.1", b"RAW"), ("::1", b"SIX")):
+        with node.peer(host) as peer:
+            peer.associate(calling=calling)
+            assert peer.echo() == 0
+
+
+def test_it_starts_again_after_a_stop(listening: Callable[..., Any]) -> None:
+    node = listening()
+    node.receiver.stop(0)
+    node.receiver.start()
+    with node.peer() as peer:
+        peer.associate()
+        assert peer.echo() == 0
+
+
 def test_a_port_in_use_is_said(listening: Callable[..., Any]) -> None:
     node = listening()
     other = Receiver(node.spool, DicomSection(host="127.0.0.1", port=node.port))
