@@ -10,7 +10,7 @@ from edgecxr.commands.choices import check_inputs, misuse
 from edgecxr.commands.terminal import ExitCode, note, print_json, progress, require_node
 
 if TYPE_CHECKING:
-    from edgecxr.runtimes.node.caller import Peer
+    from edgecxr.runtimes.node.lines import Peer
     from edgecxr.runtimes.node.sender import SendResult
 
 __all__ = ["send"]
@@ -70,8 +70,8 @@ def _peer(to: str, certificate: Path | None, key: Path | None, authority: Path |
     if (certificate is None) != (key is None) or (authority is not None and certificate is None):
         misuse("TLS needs --tls-certificate and --tls-key together")
     require_node("pynetdicom")
-    from edgecxr.runtimes.node.caller import Peer, tls_context
     from edgecxr.runtimes.node.config import TlsSection
+    from edgecxr.runtimes.node.lines import Peer, tls_context
 
     tls = None
     if certificate and key:

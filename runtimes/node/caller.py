@@ -1,14 +1,12 @@
 """Associations that the node opens (PS3.8), over pynetdicom: connected, bounded in time, and never left behind.
 
 pynetdicom connects without telling why it could not, and sends without a time limit. So the connection (TCP, TLS) is
-made here and handed to it: errors keep the system's or the peer's own words, a peer that stops reading is noticed,
+made by `lines` and handed to it: errors keep the words of the system or the peer, a peer that stops reading is noticed,
 and `Calls.end` cuts every connection of an owner that stops.
 """
 
 import logging
 import socket
-import ssl
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,10 +16,11 @@ from pynetdicom import AE, Association, _config, evt
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocket
 
-from edgecxr.errors import ConfigError, SendError
-from edgecxr.runtimes.node.config import DestinationSection, TlsSection
+from edgecxr.errors import SendError
+from edgecxr.runtimes.node.lines import Calls, Peer, connect, words
+from edgecxr.runtimes.node.pdu import IMPLEMENTATION_UID, IMPLEMENTATION_VERSION
 
-__all__ = ["Call", "Calls", "Peer", "call", "tls_context"]
+__all__ = ["Call", "Peer", "call"]
 
 _config.LOG_HANDLER_LEVEL = "none"  # it formats every PDU for a log that nobody reads
 _config.STORE_SEND_CHUNKED_DATASET = True  # a path is sent as it lies on disk: never parsed, never decoded
@@ -31,74 +30,6 @@ if LIBRARY_LOG.level == logging.NOTSET:
 
 ANSWER_LIMIT = 16 << 20  # bytes of one PDU; answers to what the node asks have some hundred
 JOIN_S = 5.0  # its threads end within milliseconds once the socket is shut
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A DICOM application that listens somewhere."""
-
-    ae: str
-    host: str
-    port: int
-    tls: ssl.SSLContext | None = None
-
-    @classmethod
-    def of(cls, section: DestinationSection) -> "Peer":
-        """The peer of a configured destination. Raises ConfigError when its certificates cannot be loaded."""
-        secured = tls_context(section.tls) if section.tls else None
-        return cls(section.ae, section.host, section.port, secured)
-
-    def __str__(self) -> str:
-        return f"{self.ae}@{self.host}:{self.port}"
-
-
-def tls_context(section: TlsSection) -> ssl.SSLContext:
-    """TLS 1.2 or newer (BCP 195) with our certificate.
-
-    With an authority the peer must show a certificate that it signed; host names are not compared, since modalities
-    and archives are configured by address. Without one, the peer is not verified. Raises ConfigError.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_REQUIRED if section.authority else ssl.CERT_NONE
-    try:
-        context.load_cert_chain(section.certificate, section.key)
-        if section.authority:
-            context.load_verify_locations(section.authority)
-    except OSError as error:  # ssl.SSLError is one
-        files = ", ".join(str(path) for path in (section.certificate, section.key, section.authority) if path)
-        raise ConfigError(f"TLS: certificate and key cannot be loaded ({files}): {error}") from error
-    return context
-
-
-class Calls:
-    """The connections that one owner has open, so that it can cut them all when it stops."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lines: set[socket.socket] = set()
-        self.ended = False
-
-    def end(self) -> None:
-        """Cut every connection, also one that is still being made; later ones are refused."""
-        with self._lock:
-            self.ended = True
-            for line in self._lines:
-                with suppress(OSError):
-                    line.shutdown(socket.SHUT_RDWR)
-
-    def add(self, line: socket.socket) -> None:
-        """Raises SendError when this owner has stopped."""
-        with self._lock:
-            if self.ended:
-                raise SendError("the node is stopping")
-            self._lines.add(line)
-
-    def remove(self, line: socket.socket) -> None:
-        """Forget a connection that is closed."""
-        with self._lock:
-            self._lines.discard(line)
 
 
 @dataclass(frozen=True)
@@ -135,7 +66,7 @@ def call(
     Raises SendError with the peer's own words.
     """
     owner = calls or Calls()
-    line = _connect(peer, timeout_s, owner)
+    line = connect(peer, timeout_s, owner)
     association = wire = None
     try:
         application = _Application(calling_ae, line)
@@ -153,55 +84,10 @@ def call(
         if association.is_established:
             association.release()
     except OSError as error:
-        raise SendError(f"{peer}: {_words(error)}") from error
+        raise SendError(f"{peer}: {words(error)}") from error
     finally:
         _close(line, association)
         owner.remove(line)
-
-
-def _connect(peer: Peer, timeout_s: float, owner: Calls) -> socket.socket:
-    problem = "the name has no address"
-    try:
-        addresses = socket.getaddrinfo(peer.host, peer.port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise SendError(f"{peer}: {_words(error)}") from error
-    for family, kind, protocol, _, address in addresses:
-        line = socket.socket(family, kind, protocol)
-        try:
-            return _dial(line, address, peer, timeout_s, owner)
-        except OSError as error:
-            problem = _words(error)
-        except SendError:
-            line.close()
-            raise
-        owner.remove(line)
-        line.close()
-    raise SendError(f"{peer}: {problem}")
-
-
-def _dial(line: socket.socket, address: Any, peer: Peer, timeout_s: float, owner: Calls) -> socket.socket:
-    owner.add(line)
-    line.settimeout(timeout_s)
-    line.connect(address)
-    line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if peer.tls is None:
-        return line
-    owner.remove(line)  # wrapping takes the file descriptor away from it
-    secured = peer.tls.wrap_socket(line, server_hostname=peer.host, do_handshake_on_connect=False)
-    try:
-        owner.add(secured)
-        secured.do_handshake()
-    except (OSError, SendError):
-        owner.remove(secured)
-        secured.close()
-        raise
-    return secured
-
-
-def _words(error: BaseException) -> str:
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    return str(getattr(error, "strerror", None) or error)
 
 
 class _Wire(AssociationSocket):  # type: ignore[misc]  # pynetdicom has no types
@@ -229,7 +115,7 @@ class _Wire(AssociationSocket):  # type: ignore[misc]  # pynetdicom has no types
             while len(rest):
                 rest = rest[self._line.send(rest) :]
         except OSError as error:
-            self.fault = self.fault or f"sending: {_words(error)}"
+            self.fault = self.fault or f"sending: {words(error)}"
             self.event_queue.put("Evt17")
 
     def recv(self, nr_bytes: int) -> bytearray:
@@ -243,7 +129,7 @@ class _Wire(AssociationSocket):  # type: ignore[misc]  # pynetdicom has no types
             while filled < nr_bytes and (count := self._line.recv_into(memoryview(buffer)[filled:])):
                 filled += count
         except OSError as error:
-            self.fault = self.fault or f"receiving: {_words(error)}"
+            self.fault = self.fault or f"receiving: {words(error)}"
             raise
         if filled < nr_bytes:
             self.fault = self.fault or "the peer closed the connection"
@@ -257,6 +143,8 @@ class _Application(AE):  # type: ignore[misc]  # pynetdicom has no types
 
     def __init__(self, title: str, line: socket.socket) -> None:
         super().__init__(title)
+        self.implementation_class_uid = IMPLEMENTATION_UID
+        self.implementation_version_name = IMPLEMENTATION_VERSION
         self._line = line
 
     def _create_socket(self, assoc: Association, address: AddressInformation, tls_args: object) -> _Wire:

@@ -14,8 +14,9 @@ from pynetdicom import build_role
 from pynetdicom.presentation import build_context
 
 from edgecxr.errors import EdgeCxrError, SendError
-from edgecxr.runtimes.node.caller import Calls, Peer, call, tls_context
+from edgecxr.runtimes.node.caller import call
 from edgecxr.runtimes.node.config import DicomSection, PeerSection
+from edgecxr.runtimes.node.lines import Calls, Peer, tls_context
 from edgecxr.runtimes.node.outbox import FIRST_S, POLL_S, delay_s
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgecxr.errors import EdgeCxrError, SendError, SpoolError
-from edgecxr.runtimes.node.caller import Calls, Peer
 from edgecxr.runtimes.node.config import DestinationSection
+from edgecxr.runtimes.node.lines import Calls, Peer
 from edgecxr.runtimes.node.sender import SendResult, send
 
 if TYPE_CHECKING:
@@ -67,10 +67,8 @@ class Outbox:
         """Raises ConfigError when certificates cannot be loaded."""
         self._calls = Calls()
         self._stopping = threading.Event()
-        self._routes = [
-            _Route(spool, section.name, Peer.of(section), build, calling_ae, timeout_s, self._calls, self._stopping)
-            for section in destinations
-        ]
+        means = _Means(spool, build, calling_ae, timeout_s, self._calls, self._stopping)
+        self._routes = [_Route(section.name, Peer.of(section), means) for section in destinations]
 
     def start(self) -> None:
         """Begin to deliver."""
@@ -90,29 +88,28 @@ class Outbox:
         return [route.state for route in self._routes]
 
 
+@dataclass(frozen=True)
+class _Means:
+    """What all destinations share."""
+
+    spool: "Spool"
+    build: Build
+    calling_ae: str
+    timeout_s: float
+    calls: Calls
+    stopping: threading.Event
+
+
 class _Route(threading.Thread):
     """Deliveries of one destination."""
 
-    def __init__(
-        self,
-        spool: "Spool",
-        name: str,
-        peer: Peer,
-        build: Build,
-        calling_ae: str,
-        timeout_s: float,
-        calls: Calls,
-        stopping: threading.Event,
-    ) -> None:
+    def __init__(self, name: str, peer: Peer, means: _Means) -> None:
         super().__init__(name=f"outbox-{name}", daemon=True)
-        self.spool = spool
         self.destination = name
         self.peer = peer
-        self.build = build
-        self.calling_ae = calling_ae
-        self.timeout_s = timeout_s
-        self.calls = calls
-        self.stopping = stopping
+        self.means = means
+        self.spool = means.spool
+        self.stopping = means.stopping
         self.state = DestinationState(name)
         self.quiet_until = 0.0  # monotonic s
 
@@ -150,7 +147,7 @@ class _Route(threading.Thread):
 
     def _built(self, delivery: "Delivery") -> Path | None:
         try:
-            return self.build(delivery)
+            return self.means.build(delivery)
         except EdgeCxrError as error:
             self._postpone(delivery, str(error))
         except Exception as error:
@@ -164,10 +161,10 @@ class _Route(threading.Thread):
             send(
                 paths,
                 self.peer,
-                self.calling_ae,
+                self.means.calling_ae,
                 progress=lambda result: self._settle(waiting.pop(result.file), result),
-                timeout_s=self.timeout_s,
-                calls=self.calls,
+                timeout_s=self.means.timeout_s,
+                calls=self.means.calls,
             )
         except SendError as error:
             if not self.stopping.is_set():

@@ -14,7 +14,8 @@ from edgecxr.errors import Refusal, RefusalReason, SendError
 from edgecxr.read.dicom import META
 from edgecxr.read.elements import walk_group
 from edgecxr.read.guard import DEFAULT, shown
-from edgecxr.runtimes.node.caller import Call, Calls, Peer, call
+from edgecxr.runtimes.node.caller import Call, call
+from edgecxr.runtimes.node.lines import Calls, Peer
 
 __all__ = ["SendResult", "send"]
 

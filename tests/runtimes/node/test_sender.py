@@ -23,8 +23,8 @@ from pynetdicom import AE, AllStoragePresentationContexts, evt
 
 from edgecxr.errors import SendError
 from edgecxr.phantom import chest, write_dicom
-from edgecxr.runtimes.node.caller import Calls, Peer, tls_context
 from edgecxr.runtimes.node.config import TlsSection
+from edgecxr.runtimes.node.lines import Calls, Peer, tls_context
 from edgecxr.runtimes.node.sender import SendResult, send
 
 Serve = Callable[..., Peer]
