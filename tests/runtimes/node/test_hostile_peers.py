@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -216,3 +217,24 @@ def test_load_balancers_that_connect_and_leave(listening: Callable[..., Any]) ->
     assert served(node)
     node.receiver.stop(10)
     assert node.receiver.statistics()["connections_open"] == 0
+
+
+def test_a_damaged_session_is_never_a_fault_of_ours(listening: Callable[..., Any]) -> None:
+    node = listening(transfer_timeout_s=0.5, idle_timeout_s=0.5, request_timeout_s=0.5)
+    random = Random(5)
+    with node.peer() as peer:
+        data = peer.value(b"\x10\0\x10\0PN\4\0Ab^C", control=2)
+        session = peer.request(contexts={DX: (EXPLICIT,), VERIFICATION: (EXPLICIT,)})
+        session += peer.store(DX, "1.2.5") + struct.pack(">BxL", 4, len(data)) + data
+        session += peer.message({0x0100: b"\x30\0", 0x0110: b"\1\0", 0x0800: b"\1\1"}) + b"\5\0\0\0\0\4\0\0\0\0"
+    for _ in range(300):
+        damaged = bytearray(session)
+        for _ in range(random.randint(1, 6)):
+            damaged[random.randrange(len(damaged))] = random.randrange(256)
+        with node.peer() as peer, contextlib.suppress(ConnectionError):
+            peer.send(bytes(damaged))
+            peer.sock.shutdown(socket.SHUT_WR)
+            while peer.read(4096):
+                pass
+    assert node.receiver.statistics()["faults"] == 0
+    assert served(node)
