@@ -132,14 +132,14 @@ def _port(topic: str, host: str, port: int) -> Line:
 
 
 def _certificates(config: "NodeConfig") -> Iterator[Line]:
-    from edgecxr.runtimes.node import caller, peers
+    from edgecxr.runtimes.node import lines, peers
 
     sections: list[tuple[str, TlsSection | None, Callable[[TlsSection], object]]] = []
     if config.dicom is not None:
         sections.append(("dicom.tls", config.dicom.tls, peers.tls_context))
     if config.http is not None:
         sections.append(("http.tls", config.http.tls, peers.tls_context))
-    sections += [(f"{item.name}.tls", item.tls, caller.tls_context) for item in config.destinations]
+    sections += [(f"{item.name}.tls", item.tls, lines.tls_context) for item in config.destinations]
     for topic, section, load in sections:
         if section is not None:
             try:
