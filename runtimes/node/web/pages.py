@@ -169,6 +169,11 @@ def _clock(when: float | str) -> str:
     return moment.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M")
 
 
+def _moment(when: float) -> str:
+    """Local date and time with its offset: what a printed sheet needs."""
+    return datetime.fromtimestamp(when).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
+
+
 def _parsed(when: str) -> datetime:
     return datetime.fromisoformat(when.replace("Z", "+00:00")).astimezone()
 
@@ -198,4 +203,11 @@ ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-ENVIRONMENT.filters |= {"clock": _clock, "amount": _amount, "span": _span, "date": _date, "plain": worklist.plain}
+ENVIRONMENT.filters |= {
+    "clock": _clock,
+    "moment": _moment,
+    "amount": _amount,
+    "span": _span,
+    "date": _date,
+    "plain": worklist.plain,
+}

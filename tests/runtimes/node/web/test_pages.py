@@ -217,3 +217,23 @@ def test_each_delivery_is_told(served: Any, films: Films) -> None:
     assert re.search(r"Report to pacs\s+delivered \d", text)
     assert re.search(r"Picture to pacs\s+not yet, 1 attempt: connection <refused>", text)
     assert shown(served, "?state=undelivered") == [2]
+
+
+def test_who_connects_and_asks_nothing_is_cut_off(serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    monkeypatch.setattr("edgecxr.runtimes.node.web.server.FIRST_REQUEST_S", 0.2)
+    served = serve()
+    with socket.create_connection(("127.0.0.1", served.server.port), timeout=30) as silent:
+        silent.sendall(b"GET / HTTP/1.1\r\nHost: loc")
+        assert silent.recv(100) == b""
+    assert served.client.get("/healthz").status_code == 200
+
+
+def test_people_are_named_as_people_write_them() -> None:
+    from edgecxr.runtimes.node.web.worklist import person
+
+    assert person("Doe^Jane^Mary^Dr.^MD") == "Doe, Dr. Jane Mary MD"
+    assert person("Yamada^Tarou=\u5c71\u7530^\u592a\u90ce") == "Yamada, Tarou (\u5c71\u7530, \u592a\u90ce)"
+    assert person("") == ""
+    assert person("a\u202eb\x00^") == "ab"
