@@ -1,5 +1,6 @@
 """The node's configuration: what is taken, and what each mistake is told as."""
 
+import configparser
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,17 @@ def test_the_example_is_right_and_names_every_section() -> None:
     assert set(NodeConfig.model_fields) <= config.model_fields_set
     assert config.destinations
     assert config.watch
+
+
+def test_the_manual_shows_the_example() -> None:
+    assert f"```yaml\n{EXAMPLE.read_text()}```" in (EXAMPLE.parents[1] / "node.md").read_text()
+
+
+def test_the_systemd_unit_is_a_unit() -> None:
+    unit = configparser.ConfigParser(strict=False, interpolation=None, allow_no_value=True)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read(EXAMPLE.with_name("edgecxr.service"))
+    service = unit["Service"]
+    assert service["ExecStart"].endswith("edgecxr serve --config /etc/edgecxr/node.yaml")
+    assert (service["KillMode"], service["NoNewPrivileges"], service["ProtectSystem"]) == ("mixed", "yes", "strict")
+    assert unit["Install"]["WantedBy"] == "multi-user.target"
