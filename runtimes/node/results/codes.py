@@ -17,7 +17,6 @@ __all__ = [
     "COMMENT",
     "DECISION",
     "DECISIONS",
-    "IMPLEMENTATION",
     "OUTCOME",
     "PRIVATE_SCHEME",
     "PROBABILITY",
@@ -32,7 +31,6 @@ __all__ = [
 
 PRIVATE_SCHEME = "99EDGECXR"
 NAMESPACE = uuid.UUID("4a1fd1c8-9f5c-5d0e-8f0a-7c1f3a0f5b53")
-IMPLEMENTATION = UID("2.25.98484838413312963230313237268171927379")
 
 PROBABILITY = CodedConcept("122157", "DCM", "Probability")
 THRESHOLD = CodedConcept("122411", "DCM", "Threshold Value")

@@ -5,9 +5,11 @@ from typing import Any
 from highdicom import ContributingEquipment
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
+from pydicom.uid import UID
 from pydicom.valuerep import DA, TM
 
-from edgecxr.runtimes.node.results.codes import IMPLEMENTATION, PRIVATE_SCHEME, uid
+from edgecxr.runtimes.node.pdu import IMPLEMENTATION_UID
+from edgecxr.runtimes.node.results.codes import PRIVATE_SCHEME, uid
 from edgecxr.runtimes.node.results.making import Making
 from edgecxr.runtimes.node.results.text import ascii_text
 
@@ -55,7 +57,7 @@ def fill(dataset: Dataset, making: Making) -> None:
         source.put(keyword, dataset)
     if source.charset:
         dataset.SpecificCharacterSet = list(source.charset) if len(source.charset) > 1 else source.charset[0]
-    dataset.file_meta.ImplementationClassUID = IMPLEMENTATION
+    dataset.file_meta.ImplementationClassUID = UID(IMPLEMENTATION_UID)
     dataset.file_meta.ImplementationVersionName = ascii_text(f"EDGECXR_{making.version}", 16)
 
 
