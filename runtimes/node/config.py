@@ -55,7 +55,7 @@ class PeerSection(Strict):
     """One DICOM application that may call, by its AE title and address."""
 
     ae: AeTitle
-    host: str | None = Field(default=None, description="address or network (10.0.0.0/24) it calls from; any, unless given")
+    host: str | None = Field(default=None, description="address or network (10.0.0.0/24) it calls from")
     port: Annotated[int, Field(ge=1, le=65535, description="where it listens, for storage commitment")] | None = None
     priority: Annotated[int, Field(ge=-5, le=5, description="added to the priority of its images")] = 0
 
@@ -155,7 +155,7 @@ class ScreeningSection(Strict):
 class BundleSection(Strict):
     """Which model, and whose signature is trusted."""
 
-    path: Path | None = Field(default=None, description="a bundle; the installed one, else the package's own, unless given")
+    path: Path | None = Field(default=None, description="else the installed one, else the package's own")
     trusted_keys: tuple[Path, ...] = Field(default=(), description="public keys (PEM, Ed25519) of who may sign bundles")
     allow_unsigned: bool = False
 

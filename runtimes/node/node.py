@@ -87,8 +87,8 @@ class Node:
             left.unlink()
         statistics = None if self.receiver is None else self.receiver.statistics
         self.metrics_of_parts.watch(self.spool, statistics, self._origin)
-        self._run("workers", self.workers.start, self.workers.stop)
         self._run("rounds", self._rounds.start, lambda grace_s: self._rounds.stop())
+        self._run("workers", self.workers.start, self.workers.stop)
         self._run("outbox", self.outbox.start, lambda grace_s: self.outbox.stop())
         if self.reporter is not None:
             reporter = self.reporter

@@ -64,6 +64,8 @@ class Workers:
 
         An engine that fails is replaced by a fresh one, which has to prove itself before it decides anything.
         """
+        if self._shared.stopping.is_set():
+            return []
         limit = self._shared.settings.timeout_s * 2 + OPEN_TIMEOUT_S if timeout_s is None else timeout_s
         asked = [(worker, worker.ask_proof()) for worker in self._workers]
         end = time.monotonic() + limit
@@ -80,6 +82,8 @@ class Workers:
         try:
             for child in fresh:
                 child.open()
+            if self._shared.stopping.is_set():
+                raise EngineError("the node is stopping")
         except EngineError:
             for child in fresh:
                 child.kill()

@@ -243,6 +243,27 @@ def test_every_shared_file_ends_somewhere(settings: dict[str, Any], shared_dicom
         assert node.ready() == (True, [])
 
 
+@pytest.mark.peers
+@pytest.mark.shared_data
+def test_every_shared_file_sent_by_dcmsend_ends_somewhere(settings: dict[str, Any], shared_dicom: Path) -> None:
+    """What dcmsend cannot read or the node cannot take is refused to its sender; what was acknowledged ends."""
+    settings["destinations"] = []
+    with opened(settings) as node:
+        port = str(peer_of(node).port)
+        command = ["dcmsend", "--scan-directories", "--no-halt", "--no-uid-checks", "127.0.0.1", port]
+        subprocess.run([*command, str(shared_dicom)], capture_output=True, timeout=LONG_S)
+        stored = 0 if node.receiver is None else node.receiver.statistics()["stored"]
+        assert stored >= 20
+        until(lambda: ended(node) == sum(node.spool.counts().values()))
+        rows = node.spool.listing(limit=200)
+        assert 0 < len(rows) <= stored
+        for image, result in rows:
+            assert image.error if image.state is State.QUARANTINED else result is not None
+        statuses = {result.status for _, result in rows if result is not None}
+        assert statuses == {"ok", "refused"}
+        assert node.ready() == (True, [])
+
+
 class Served:
     """`edgecxr serve` in a process of its own."""
 
