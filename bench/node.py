@@ -133,6 +133,8 @@ def watch(node: Any, seen: Any) -> None:
                 path = node.spool.path(image)
                 end = path.stat().st_mtime if path.exists() else image.received
                 told = {"ms": (now - end) * 1000, "status": result.status, "stages": result.record["milliseconds"]}
+                told["stages"]["store"] = (image.received - end) * 1000  # until its row is written
+                told["stages"]["commit"] = (now - result.record["decided"]) * 1000  # of the decision
                 seen.write(json.dumps(told) + "\n")
         seen.flush()
 
