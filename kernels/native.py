@@ -1,5 +1,6 @@
 """The C++ kernel behind the frame function of `edgecxr.kernels`. Importing it fails where it was not compiled."""
 
+import functools
 import math
 from typing import Any
 
@@ -29,7 +30,7 @@ def preprocess_frame(radiograph: Radiograph, spec: PreprocessSpec, threads: int,
     padding = radiograph.padding
     if padding is not None and not _native.any_outside(pixels, *_within(padding, pixels.dtype)):
         raise Refusal(RefusalReason.NO_CONTRAST, f"{radiograph.source or 'film'}: every pixel is padding")
-    transfer = fold(radiograph, spec, lambda: _counts(pixels, threads))
+    transfer = fold(radiograph, spec, functools.partial(_counts, threads=threads))
     plane = np.empty((spec.size, spec.size), dtype=np.float32)
     box = spec.placement(*radiograph.shape)
     low, width = spec.range_low, spec.range_high - spec.range_low
@@ -41,9 +42,9 @@ def preprocess_frame(radiograph: Radiograph, spec: PreprocessSpec, threads: int,
     return plane.astype(np.dtype(spec.dtype), copy=False)[np.newaxis]
 
 
-def _counts(pixels: NDArray[Any], threads: int) -> NDArray[np.int64]:
+def _counts(pixels: NDArray[Any], together: tuple[int, int], threads: int) -> NDArray[np.int64]:
     counts = np.empty(2 ** (8 * pixels.dtype.itemsize), dtype=np.int64)
-    _native.count_values(pixels, counts, threads=threads)
+    _native.count_values(pixels, counts, *together, threads=threads)
     return counts
 
 

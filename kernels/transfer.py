@@ -7,7 +7,7 @@ one entry per bit pattern. Shares no code with the reference, which it is held t
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,13 @@ RAMP_STEPS = 16.0  # a window over fewer stored values goes through a table, whi
 FARTHEST = 2.0**24  # stored value beyond which float32 has no integers
 
 Values = NDArray[np.float64]
-Counter = Callable[[], NDArray[np.int64]]  # counts per stored value, the least of the type first
+Span = tuple[int, int]  # stored values, inclusive; EMPTY holds none
+EMPTY = (1, 0)
+# (pixels, together): counts per stored value, the least of the type first; those of `together` are all at its first.
+Counter = Callable[[NDArray[Any], Span], NDArray[np.int64]]
+
+BLOCK = 8192  # entries of a table made at a time, so that what comes between stays in the processor's cache
+SAMPLED = 64  # of so many rows one is looked at, to learn about where the percentiles lie
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ def _linear_bounds(radiograph: Radiograph, spec: PreprocessSpec, count: Counter)
     if radiograph.voi_lut is not None:
         return None
     if window is None:
-        return _percentiles(radiograph, spec, count())
+        return _percentiles(radiograph, spec, count)
     if window.function == "SIGMOID":
         return None
     if window.function == "LINEAR":
@@ -81,15 +87,22 @@ def _ramp(radiograph: Radiograph, low: float, high: float) -> Ramp | None:
 
 def _table(radiograph: Radiograph, bounds: tuple[float, float] | None) -> NDArray[np.float32]:
     pixel_type = radiograph.pixels.dtype
-    pattern = np.dtype(f"u{pixel_type.itemsize}")
-    stored = np.arange(2 ** (8 * pixel_type.itemsize)).astype(pattern).view(pixel_type)
+    patterns = np.arange(2 ** (8 * pixel_type.itemsize), dtype=f"u{pixel_type.itemsize}")
+    values = np.empty(patterns.size, dtype=np.float32)
+    for start in range(0, patterns.size, BLOCK):
+        block = slice(start, start + BLOCK)
+        values[block] = _tabulated(radiograph, bounds, patterns[block].view(pixel_type))
+    return values
+
+
+def _tabulated(radiograph: Radiograph, bounds: tuple[float, float] | None, stored: NDArray[Any]) -> Values:
     modality = _modality(radiograph, stored.astype(np.float64))
     values = _sigmoid_or_lut(radiograph, modality) if bounds is None else _clamped(modality, *bounds)
     if radiograph.inverted:
         values = 1.0 - values
     if radiograph.padding is not None:
         values[(stored >= radiograph.padding[0]) & (stored <= radiograph.padding[1])] = 0.0
-    return values.astype(np.float32)
+    return values
 
 
 def _modality(radiograph: Radiograph, stored: Values) -> Values:
@@ -118,31 +131,59 @@ def _sigmoid_or_lut(radiograph: Radiograph, modality: Values) -> Values:
 def _entries(lut: Lut, values: Values) -> Values:
     last = float(lut.first + lut.values.size - 1)
     index = np.minimum(np.maximum(values, float(lut.first)), last) - lut.first
-    entries: Values = lut.values.astype(np.float64)[index.astype(np.intp)]
-    return entries
+    return lut.values[index.astype(np.intp)].astype(np.float64)
 
 
-def _percentiles(radiograph: Radiograph, spec: PreprocessSpec, counts: NDArray[np.int64]) -> tuple[float, float]:
+def _percentiles(radiograph: Radiograph, spec: PreprocessSpec, count: Counter) -> tuple[float, float]:
     """The percentile pair of modality values, by nearest rank over counts per stored value."""
-    occupied = np.flatnonzero(counts)
-    stored = occupied + int(np.iinfo(radiograph.pixels.dtype).min)
-    if radiograph.padding is not None:
-        film = (stored < radiograph.padding[0]) | (stored > radiograph.padding[1])
-        occupied, stored = occupied[film], stored[film]
-    if stored.size == 0:
-        raise Refusal(RefusalReason.NO_CONTRAST, f"{radiograph.source or 'film'}: every pixel is padding")
-    modality = _modality(radiograph, stored.astype(np.float64))
-    order = np.argsort(modality, kind="stable")
-    modality, cumulative = modality[order], np.cumsum(counts[occupied][order])
-    low, high = (
-        float(modality[np.searchsorted(cumulative, max(1, math.ceil(percent * int(cumulative[-1]) / 100)))])
-        for percent in (spec.low_percentile, spec.high_percentile)
-    )
+    together = _middle(radiograph, spec, count)
+    stored = _ranked(radiograph, spec, count(radiograph.pixels, together))
+    if np.any((stored >= together[0]) & (stored <= together[1])):  # the sample misled: count every value by itself
+        stored = _ranked(radiograph, spec, count(radiograph.pixels, EMPTY))
+    low, high, least, greatest = _modality(radiograph, stored.astype(np.float64))
     if low == high:
-        low, high = float(modality[0]), float(modality[-1])
+        low, high = least, greatest
     if low == high:
         raise Refusal(
             RefusalReason.NO_CONTRAST,
             f"{radiograph.source or 'film'}: every pixel has the modality value {low:g}; nothing was exposed",
         )
-    return low, high
+    return float(low), float(high)
+
+
+def _ranked(radiograph: Radiograph, spec: PreprocessSpec, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Stored values at the low and high percentile of modality values, and at their least and greatest."""
+    stored = np.flatnonzero(counts) + _least(radiograph)
+    if radiograph.padding is not None:
+        stored = stored[(stored < radiograph.padding[0]) | (stored > radiograph.padding[1])]
+    if stored.size == 0:
+        raise Refusal(RefusalReason.NO_CONTRAST, f"{radiograph.source or 'film'}: every pixel is padding")
+    stored = stored[np.argsort(_modality(radiograph, stored.astype(np.float64)), kind="stable")]
+    cumulative = np.cumsum(counts[stored - _least(radiograph)])
+    ranks = [
+        max(1, math.ceil(percent * int(cumulative[-1]) / 100))
+        for percent in (spec.low_percentile, spec.high_percentile)
+    ]
+    return stored[[*np.searchsorted(cumulative, ranks), 0, -1]]
+
+
+def _middle(radiograph: Radiograph, spec: PreprocessSpec, count: Counter) -> Span:
+    """Stored values that lie between the percentiles by all that a sample of the rows tells; EMPTY where unsure.
+
+    As long as no percentile turns out to lie in it, how its pixels are spread is of no account: counting them together
+    leaves the result exact, because without a Modality LUT modality values are in the order of stored values.
+    """
+    if radiograph.modality_lut is not None:
+        return EMPTY
+    counts, least = count(np.ascontiguousarray(radiograph.pixels[::SAMPLED]), EMPTY), _least(radiograph)
+    padding = EMPTY if radiograph.padding is None else radiograph.padding
+    counts[max(0, padding[0] - least) : max(0, padding[1] + 1 - least)] = 0
+    cumulative = np.cumsum(counts)
+    share = 0.001 + 1.5 * max(spec.low_percentile, 100 - spec.high_percentile) / 100
+    below, above = np.searchsorted(cumulative, np.array([share, 1 - share]) * int(cumulative[-1])) + least
+    padded = padding[0] < above and padding[1] > below and padding != EMPTY
+    return EMPTY if padded or above - below < 2 else (int(below) + 1, int(above) - 1)
+
+
+def _least(radiograph: Radiograph) -> int:
+    return int(np.iinfo(radiograph.pixels.dtype).min)

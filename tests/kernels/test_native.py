@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from edgecxr.errors import Refusal
 from edgecxr.kernels import preprocess, reference
+from edgecxr.kernels.transfer import EMPTY, SAMPLED
 from edgecxr.radiograph import Lut, Radiograph, Window
 from edgecxr.spec import PreprocessSpec
 
@@ -161,17 +162,69 @@ def test_module_refuses_what_would_leave_an_array(native):
     with pytest.raises(ValueError, match="one entry per bit pattern"):
         native._native.table(pixels, plane, (0, 0, 16, 16), 0.0, 1.0, values=values[:256], threads=1)
     with pytest.raises(ValueError, match="one entry per value"):
-        native._native.count_values(pixels, np.zeros(256, dtype=np.int64), threads=1)
+        native._native.count_values(pixels, np.zeros(256, dtype=np.int64), 1, 0, threads=1)
+    with pytest.raises(ValueError, match="values that a pixel can hold"):
+        native._native.count_values(pixels, np.zeros(65536, dtype=np.int64), -1, 9, threads=1)
     with pytest.raises(ValueError, match="level 'sse9' is not compiled in"):
         native.preprocess_frame(Radiograph(pixels, 16, window=Window(10, 100)), PreprocessSpec(), 1, "sse9")
     with pytest.raises(TypeError, match="incompatible function arguments"):
-        native._native.count_values(pixels[:, ::2], np.zeros(65536, dtype=np.int64), threads=1)
+        native._native.count_values(pixels[:, ::2], np.zeros(65536, dtype=np.int64), 1, 0, threads=1)
+
+
+def detector(shape: tuple[int, int]) -> np.ndarray:
+    """Smooth 12-bit values with noise, (H, W) int64."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    noise = np.random.default_rng(0).normal(0, 20, shape)
+    return (2000 + 1500 * np.sin(y / 90 + 1) * np.cos(x / 70) + noise).astype(np.int64)
+
+
+def with_border(pixels):
+    pixels[:, :60] = 0
+    return pixels
+
+
+def misleading(pixels):
+    """The rows that are sampled lie between all others."""
+    pixels[::SAMPLED] = np.linspace(1999, 2001, pixels.shape[1]).astype(np.int64)
+    return pixels
+
+
+def flat_but_for_few(pixels):
+    pixels[:] = 700
+    pixels[3, :2] = 1, 4000
+    return pixels
+
+
+@pytest.mark.parametrize("picture", [lambda pixels: pixels, with_border, misleading, flat_but_for_few])
+@pytest.mark.parametrize("dtype", ["uint16", "int16"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"slope": -0.37, "intercept": 5.0},
+        {"padding": (-9, 0)},
+        {"padding": (1900, 1950)},
+        {"padding": (4000, 9000)},
+    ],
+)
+@pytest.mark.parametrize("percentiles", [(0.5, 99.5), (0.0, 100.0), (30.0, 60.0)])
+def test_percentiles_are_exact_whatever_the_sample_tells(native, picture, dtype, fields, percentiles):
+    film = Radiograph(picture(detector((400, 300))).astype(dtype), 16, **fields)
+    spec = PreprocessSpec(size=32, low_percentile=percentiles[0], high_percentile=percentiles[1])
+    expected = outcome(lambda: reference.preprocess_frame(film, spec))
+    assert_within_contract(outcome(lambda: native.preprocess_frame(film, spec, 1)), expected)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16"])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_counts_of_stored_values(native, dtype, threads):
+@pytest.mark.parametrize("together", [EMPTY, (5, 5), (9, 100), (0, 127)])
+def test_counts_of_stored_values(native, dtype, threads, together):
     limits = np.iinfo(dtype)
     pixels = np.random.default_rng(0).integers(limits.min, limits.max + 1, (1025, 1027)).astype(dtype)
     expected = np.bincount(pixels.ravel().astype(np.int64) - limits.min, minlength=2**limits.bits)
-    np.testing.assert_array_equal(native._counts(pixels, threads), expected)
+    if together != EMPTY:
+        lumped = slice(together[0] - limits.min, together[1] - limits.min + 1)
+        total = expected[lumped].sum()
+        expected[lumped] = 0
+        expected[lumped.start] = total
+    np.testing.assert_array_equal(native._counts(pixels, together, threads), expected)
