@@ -36,5 +36,5 @@ $(VENV)/.demo: $(SOURCES) | $(BIN)/python
 	@touch $@
 
 $(VENV)/.test: $(SOURCES) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet ".[train,bench,dev,tensorrt]"
+	$(BIN)/python -m pip install --quiet ".[train,bench,dev,node,tensorrt]"
 	@touch $@ $(VENV)/.demo
