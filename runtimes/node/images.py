@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 MAX_ATTEMPTS = 2  # an image that fails as often is quarantined
+TURN = 8  # of so many claims one takes the image that came first, so that no stream of urgent ones starves the rest
 
 
 class State(str, Enum):
@@ -52,7 +53,7 @@ class Arrival:
     """What is known of an object when its last byte has come."""
 
     sop_class: str
-    sop_instance: str  # "" for a file that is not DICOM: the spool gives it a UID of its own
+    sop_instance: str  # "" for a file that is not DICOM: the spool makes a UID of its bytes
     syntax: str
     source: str  # "dicom", "folder" or "http"
     peer: str = ""  # address or file name
@@ -145,6 +146,7 @@ class Images:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._claims = 0
 
     def insert(self, arrival: Arrival, file: str, size: int, known: Sequence[int]) -> int | None:
         """A row for a durable file. None, and nothing inserted, where the UID's rows are no longer the `known` ones."""
@@ -169,17 +171,18 @@ class Images:
             return cursor.lastrowid
 
     def claim(self) -> Image | None:
-        """The next image that waits, now in screening."""
+        """The next image that waits, now in screening: the most urgent, and at every `TURN`-th claim the oldest."""
         if not self.waiting():  # most often asked of an empty queue, which then needs no writer's lock
             return None
         with self._database.write() as connection:
-            query = SELECT + " FROM images WHERE state = 'received' ORDER BY priority DESC, id LIMIT 1"
+            order = "id" if self._claims % TURN == TURN - 1 else "priority DESC, id"
+            query = f"SELECT id FROM images WHERE state = 'received' ORDER BY {order} LIMIT 1"
             row = connection.execute(query).fetchone()
             if row is None:
                 return None
-            connection.execute(
-                "UPDATE images SET state = 'screening', attempts = attempts + 1 WHERE id = ?", (row["id"],)
-            )
+            self._claims += 1
+            move(connection, row["id"], (State.RECEIVED,), State.SCREENING)
+            connection.execute("UPDATE images SET attempts = attempts + 1 WHERE id = ?", (row["id"],))
             return _fetch(connection, row["id"])
 
     def finish(self, image: int, outcome: Outcome, deliveries: Sequence[NewDelivery]) -> None:

@@ -14,6 +14,7 @@ from edgecxr.errors import EdgeCxrError, ObjectTooLarge, SpoolError, SpoolFull
 __all__ = ["MEGABYTE", "Part", "Parts", "disk_error", "free_bytes"]
 
 MEGABYTE = 1_000_000
+RESERVED = 64 * MEGABYTE  # set aside for an object at once, and again when it has filled that; a film has 2 to 36 MB
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -32,11 +33,16 @@ def disk_error(error: OSError, what: str) -> EdgeCxrError:
 class Part:
     """One object that is being received. Leaving its ``with`` block discards it, unless the spool has committed it."""
 
-    def __init__(self, path: Path, limit: int, closed: Callable[["Part"], None]) -> None:
+    def __init__(
+        self, path: Path, limit: int, closed: Callable[["Part"], None], grow: Callable[["Part"], None] | None = None
+    ) -> None:
+        """`grow` is asked for room when the part has filled what was `reserved`; it may raise SpoolFull."""
         self.path = path
         self.size = 0  # bytes
+        self.reserved = limit  # bytes that the part may have without asking
         self._limit = limit
         self._closed = closed
+        self._grow = grow
         self._descriptor: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -54,6 +60,8 @@ class Part:
             raise ObjectTooLarge(
                 f"more than {self._limit // MEGABYTE} MB in one object; spool.max_object_mb allows more"
             )
+        if self.size > self.reserved and self._grow is not None:
+            self._ask(self._grow)
         try:
             written = os.write(self._descriptor, view)
             if written != view.nbytes:
@@ -93,6 +101,13 @@ class Part:
     ) -> None:
         self.discard()
 
+    def _ask(self, grow: Callable[["Part"], None]) -> None:
+        try:
+            grow(self)
+        except SpoolFull:
+            self.discard()
+            raise
+
     def _rest(self, view: memoryview) -> None:
         """What a short write left; a full disk shows as one, before it shows as an error."""
         while view.nbytes and self._descriptor is not None:
@@ -110,7 +125,7 @@ class Part:
 
 
 class Parts:
-    """The open parts of one spool, and the room that they may still take."""
+    """The open parts of one spool, and the room that is set aside for them: a little at first, more as they grow."""
 
     def __init__(self, folder: Path, max_object: int, refuse_below: int) -> None:
         """`max_object` bytes an object may have, `refuse_below` bytes that stay free on the disk."""
@@ -127,19 +142,33 @@ class Parts:
     def open(self) -> Part:
         """A part, for which the disk has room. Raises SpoolFull, SpoolError."""
         with self._lock:
-            free = free_bytes(self.folder)
-            promised = sum(self._max_object - part.size for part in self._open) + self._max_object
-            if free - promised < self._refuse_below:
-                raise SpoolFull(
-                    f"{free // MEGABYTE} MB free on the disk, of which {promised // MEGABYTE} are for images on their "
-                    f"way in and {self._refuse_below // MEGABYTE} stay free (spool.refuse_below_mb)"
-                )
+            first = min(RESERVED, self._max_object)
+            self._check(first)
             try:
-                part = Part(self.folder / f"{uuid.uuid4().hex}.part", self._max_object, self._forget)
+                name = f"{uuid.uuid4().hex}.part"
+                part = Part(self.folder / name, self._max_object, self._forget, self._extend)
             except OSError as error:
                 raise disk_error(error, f"no file could be opened in {self.folder}") from error
+            part.reserved = first
             self._open.add(part)
             return part
+
+    def _extend(self, part: Part) -> None:
+        """More room for a part that has filled its own. Raises SpoolFull."""
+        with self._lock:
+            wanted = max(part.size, min(part.reserved + RESERVED, self._max_object))
+            self._check(wanted - part.reserved)
+            part.reserved = wanted
+
+    def _check(self, more: int) -> None:
+        """Whether the disk has room for `more` bytes beside what open parts may still take. Raises SpoolFull."""
+        free = free_bytes(self.folder)
+        promised = more + sum(max(0, part.reserved - part.size) for part in self._open)
+        if free - promised < self._refuse_below:
+            raise SpoolFull(
+                f"{free // MEGABYTE} MB free on the disk, of which {promised // MEGABYTE} are for images on their "
+                f"way in and {self._refuse_below // MEGABYTE} stay free (spool.refuse_below_mb)"
+            )
 
     def _forget(self, part: Part) -> None:
         with self._lock:

@@ -104,10 +104,12 @@ class Connection:
 
 
 class Table:
-    """The open connections, bounded: all of them, associations, and associations of one peer."""
+    """The open connections, bounded: all of them, associations, and associations of one peer and of one address."""
 
     def __init__(self, config: DicomSection) -> None:
         self._config = config
+        # an address may call itself by any title: it never holds every place, unless the limits say that it may
+        self._most_of_an_address = max(config.max_associations // 2, config.max_associations_per_peer)
         self._lock = threading.Lock()
         self._all: list[Connection] = []  # oldest first
         self.evicted = 0
@@ -127,6 +129,9 @@ class Table:
             associated = [other for other in self._living() if other.peer is not None]
             its = [other for other in associated if other.peer == peer]
             if len(its) >= self._config.max_associations_per_peer and not self._make_room(_resting(its)):
+                return False
+            near = [other for other in associated if other.address == connection.address and not other.ending]
+            if len(near) >= self._most_of_an_address and not self._make_room(_resting(near)):
                 return False
             associated = [other for other in associated if not other.ending]
             if len(associated) >= self._config.max_associations and not self._make_room(_resting(associated)):

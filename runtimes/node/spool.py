@@ -13,14 +13,15 @@ Order of an acknowledgement: write → fsync → rename → fsync of the folder 
 import contextlib
 import os
 import threading
-import uuid
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from edgecxr.errors import EdgeCxrError, SpoolError, SpoolFull
 from edgecxr.runtimes.node.commitments import Commitment, CommitmentRequest, Commitments
 from edgecxr.runtimes.node.config import SpoolLimits
+from edgecxr.runtimes.node.copies import digest_uid, same_image
 from edgecxr.runtimes.node.database import Database, sync_folder
 from edgecxr.runtimes.node.deliveries import Deliveries, Delivery, NewDelivery
 from edgecxr.runtimes.node.images import Arrival, Image, Images, Outcome, Receipt, Result, Row, State
@@ -46,8 +47,6 @@ __all__ = [
     "SpoolLimits",
     "State",
 ]
-
-CHUNK = 1 << 20  # bytes compared at once
 
 
 class Spool:
@@ -101,10 +100,13 @@ class Spool:
         if not part.open:
             raise SpoolError("this part was committed or discarded already")
         with part:
-            if not arrival.sop_instance:
-                arrival = Arrival(**{**vars(arrival), "sop_instance": f"2.25.{uuid.uuid4().int}"})
-                return self._keep(part, arrival, "bin")
-            return self._keep(part, arrival, "dcm")
+            if arrival.sop_instance:
+                return self._keep(part, arrival, "dcm")
+            try:
+                named = replace(arrival, sop_instance=digest_uid(part.path))
+            except OSError as error:
+                raise disk_error(error, "an object could not be read back from the spool") from error
+            return self._keep(part, named, "bin")
 
     def claim(self) -> Image | None:
         """The image to screen next: highest priority, then longest here. None where none waits."""
@@ -238,7 +240,8 @@ class Spool:
         place = self._films / name[:2] / name
         while True:
             known = self._images.find(arrival.sop_instance)
-            twin = next((image for image in known if _same(part.path if part.open else place, self.path(image))), None)
+            here = part.path if part.open else place
+            twin = next((image for image in known if self._same(here, arrival, image)), None)
             if twin is not None:
                 place.unlink(missing_ok=True)
                 return Receipt(twin.id, "same")
@@ -252,6 +255,11 @@ class Spool:
                 raise
             if image is not None:
                 return Receipt(image, "other" if known else "new")
+
+    def _same(self, path: Path, arrival: Arrival, image: Image) -> bool:
+        """Whether an arrival is a copy of an image, whoever sent it."""
+        from_data_set = bool(arrival.syntax) and arrival.syntax == image.syntax
+        return same_image(path, self.path(image), from_data_set=from_data_set)
 
     def _rename(self, path: Path, place: Path) -> None:
         try:
@@ -283,17 +291,3 @@ class Spool:
         with contextlib.suppress(OSError):  # found where it is; moved at the next start
             here.parent.mkdir(mode=0o700, exist_ok=True)
             there.rename(here)
-
-
-def _same(path: Path, other: Path) -> bool:
-    """Whether two files have the same bytes; a file that is gone is like no other."""
-    try:
-        if path.stat().st_size != other.stat().st_size:
-            return False
-        with path.open("rb", buffering=0) as one, other.open("rb", buffering=0) as two:
-            while chunk := one.read(CHUNK):
-                if chunk != two.read(CHUNK):
-                    return False
-    except FileNotFoundError:
-        return False
-    return True

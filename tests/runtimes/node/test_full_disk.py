@@ -45,7 +45,7 @@ def test_a_full_disk_at_any_moment_keeps_all_of_an_image_or_nothing(tmp_path: Pa
     told = []
     try:
         spool = Spool(disk / "spool", LIMITS.model_copy(update={"max_waiting": 10_000}))
-        spool._parts._max_object = 0  # without the reservation, which is tested in test_parts
+        spool._parts._refuse_below = -1 << 40  # without the reservation, which is tested in test_parts
         for step in itertools.count():
             room = step * 4096
             _fill(disk, room)
@@ -70,9 +70,7 @@ def test_a_full_disk_at_any_moment_keeps_all_of_an_image_or_nothing(tmp_path: Pa
 
 
 def _put_unreserved(spool: Spool, uid: str, data: bytes) -> Receipt:
-    part = spool.part()
-    part._limit = 1_000_000
-    with part:
+    with spool.part() as part:
         part.write(data)
         return spool.commit(part, Arrival(CR, uid, "", "dicom"))
 

@@ -115,13 +115,26 @@ def test_one_peer_takes_its_own_room_only(
     connect: Callable[[str], Connection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(peers, "SPARED_S", 0.0)
-    table = a_table(connections=9, associations=5, per_peer=2)
+    table = a_table(connections=9, associations=8, per_peer=2)
     other, *its = [connect("10.0.0.1") for _ in range(4)]
     for connection, ae in zip([other, *its], ("OTHER", "CR", "CR", "CR"), strict=True):
         assert table.open(connection)
         assert table.associate(connection, (ae, "10.0.0.1"))
         connection.rest(True)
     assert ending([other, *its]) == [1]
+
+
+def test_an_address_with_many_titles_leaves_places_for_others(connect: Callable[[str], Connection]) -> None:
+    """All of them in the middle of a message, so that none can make room."""
+    table = a_table(connections=30, associations=8, per_peer=2)
+    for number in range(8):
+        busy = connect("10.0.0.1")
+        assert table.open(busy)
+        assert table.associate(busy, (f"AE{number}", "10.0.0.1")) is (number < 4)
+    for number in range(4):
+        other = connect("10.0.0.2")
+        assert table.open(other)
+        assert table.associate(other, (f"AE{number}", "10.0.0.2"))
 
 
 def test_what_has_just_come_to_rest_is_spared(connect: Callable[[str], Connection]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from edgecxr.errors import SpoolError, SpoolFull
+from edgecxr.runtimes.node.images import TURN
 from edgecxr.runtimes.node.spool import (
     Arrival,
     Image,
@@ -106,6 +107,14 @@ def test_an_object_without_uid_gets_one(spool: Spool) -> None:
     assert spool.path(image).suffix == ".bin"
 
 
+def test_what_brings_no_uid_is_known_again_by_its_bytes(spool: Spool, folder: Path) -> None:
+    """A watched file that a crash left there after its commit is taken a second time, and is one image."""
+    first = put(spool, "", b"a picture")
+    assert put(spool, "", b"a picture") == Receipt(first.image, "same")
+    assert put(spool, "", b"a Picture").copy == "new"
+    assert len(files(folder)) == 2
+
+
 def test_a_second_copy_is_neither_kept_nor_screened_again(spool: Spool, folder: Path) -> None:
     first = put(spool, "1.2.3", b"a" * 3000)
     spool.finish(claimed(spool).id, OK)
@@ -171,6 +180,13 @@ def test_many_threads_claim_each_image_once(spool: Spool) -> None:
 def test_the_next_image_is_the_most_urgent_then_the_oldest(spool: Spool) -> None:
     order = [put(spool, f"1.{index}", priority=priority).image for index, priority in enumerate((0, 1, -1, 1))]
     assert [claimed(spool).id for _ in range(4)] == [order[1], order[3], order[0], order[2]]
+
+
+def test_a_stream_of_urgent_images_starves_nobody(spool: Spool) -> None:
+    low = put(spool, "1.1", priority=-1).image
+    for index in range(20):
+        put(spool, f"2.{index}", priority=1)
+    assert low in [claimed(spool).id for _ in range(TURN)]
 
 
 def test_a_film_that_fails_twice_is_quarantined_and_can_be_retried_by_hand(spool: Spool, folder: Path) -> None:
