@@ -6,7 +6,7 @@ association of its own, never on the one that asked: it survives a restart, and 
 
 import logging
 
-from edgecxr.errors import Refusal
+from edgecxr.errors import Refusal, SpoolFull
 from edgecxr.read.elements import Encoding
 from edgecxr.read.guard import Limits
 from edgecxr.read.header import Header
@@ -79,6 +79,8 @@ class Asking:
             return Reply(Status.INVALID_ARGUMENT, "the request lacks its Transaction UID or a reference")
         try:
             number = self._spool.ask(request)
+        except SpoolFull as error:
+            return Reply(Status.RESOURCE_LIMIT, "no room for the request", note={"detail": str(error)})
         except Exception as error:  # the boundary: whatever fails here is an answer to this operation
             logger.error("a storage commitment request could not be kept", exc_info=error)
             return Reply(Status.PROCESSING_FAILURE, "the request could not be kept")

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgecxr.errors import SpoolError
@@ -53,13 +54,18 @@ class Commitments:
             query = "SELECT id FROM commitments WHERE transaction_uid = ? AND calling_ae = ?"
             return int(connection.execute(query, (request.transaction, request.calling_ae)).fetchone()[0])
 
-    def due(self, now: float, limit: int) -> list[Commitment]:
-        """What may be answered at `now` (unix s), longest due first; see `Deliveries.due`."""
+    def due(self, now: float, limit: int, without: Sequence[str] = ()) -> list[Commitment]:
+        """What may be answered at `now` (unix s), longest due first; see `Deliveries.due`.
+
+        `without`: AE titles whose requests are not wanted.
+        """
         with self._database.read() as connection:
             query = (
-                "SELECT * FROM commitments WHERE answered IS NULL AND (due <= ? OR due > ?) ORDER BY due, id LIMIT ?"
+                "SELECT * FROM commitments WHERE answered IS NULL AND (due <= ? OR due > ?) "
+                f"AND calling_ae NOT IN ({', '.join('?' * len(without))}) ORDER BY due, id LIMIT ?"
             )
-            return [_commitment(row) for row in connection.execute(query, (now, now + FARTHEST_S, limit))]
+            values = (now, now + FARTHEST_S, *without, limit)
+            return [_commitment(row) for row in connection.execute(query, values)]
 
     def answered(self, commitment: int) -> None:
         """The answer has arrived. Raises SpoolError where it had."""

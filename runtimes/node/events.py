@@ -33,7 +33,7 @@ NO_SUCH_INSTANCE, CLASS_CONFLICT = 0x0112, 0x0119  # Failure Reason (PS3.3 C.14.
 
 
 class CommitmentReporter(threading.Thread):
-    """Tells each modality what became of the images that it asked about.
+    """Tells each modality what became of the images that it asked about, in a thread of its own for each.
 
     A modality is reached at the host and port that the configuration gives for its AE title; where the host is a
     network or not given, at the address it asked from. Without a port it cannot be reached: its request is kept, and
@@ -51,19 +51,21 @@ class CommitmentReporter(threading.Thread):
         self._tls = tls_context(section.tls) if section.tls else None
         self._calls = Calls()
         self._stopping = threading.Event()
+        self._callers: dict[str, threading.Thread] = {}  # by the AE title of the modality
+        self._lock = threading.Lock()
 
     def run(self) -> None:
         """Report until stopped."""
         while not self._stopping.is_set():
             pause = POLL_S
             try:
-                for commitment in self.spool.asked_due(time.time()):
-                    if not self._stopping.is_set():
-                        self._answer(commitment)
+                self._call_who_waits()
             except Exception:
                 LOG.exception("storage commitment: a fault of ours")
                 pause = FIRST_S
             self._stopping.wait(pause)
+        for caller in self._callers.values():
+            caller.join()
 
     def stop(self) -> None:
         """End; a report under way is cut off and stays due."""
@@ -71,6 +73,26 @@ class CommitmentReporter(threading.Thread):
         self._calls.end()
         if self.ident is not None:
             self.join()
+
+    def _call_who_waits(self) -> None:
+        """A thread for each modality that has something due and is not being called: one that hangs delays none."""
+        self._callers = {title: caller for title, caller in self._callers.items() if caller.is_alive()}
+        batches: dict[str, list[Commitment]] = {}
+        for commitment in self.spool.asked_due(time.time(), without=tuple(self._callers)):
+            batches.setdefault(commitment.request.calling_ae, []).append(commitment)
+        for title, batch in batches.items():
+            caller = threading.Thread(target=self._answer_all, args=(batch,), name="commitment-caller", daemon=True)
+            self._callers[title] = caller
+            caller.start()
+
+    def _answer_all(self, batch: "Sequence[Commitment]") -> None:
+        try:
+            for commitment in batch:
+                if not self._stopping.is_set():
+                    self._answer(commitment)
+        except Exception:
+            LOG.exception("storage commitment: a fault of ours")
+            self._stopping.wait(FIRST_S)
 
     def _answer(self, commitment: "Commitment") -> None:
         try:
@@ -91,7 +113,8 @@ class CommitmentReporter(threading.Thread):
             return
         self.spool.answered(commitment.id)
         self.unreachable.discard(commitment.id)
-        self.reported += 1
+        with self._lock:
+            self.reported += 1
 
     def _peer(self, request: "CommitmentRequest") -> Peer | None:
         section = _configured(self.section.peers, request)

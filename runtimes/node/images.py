@@ -150,14 +150,8 @@ class Images:
 
     def insert(self, arrival: Arrival, file: str, size: int, known: Sequence[int]) -> int | None:
         """A row for a durable file. None, and nothing inserted, where the UID's rows are no longer the `known` ones."""
-        told = (
-            arrival.sop_class,
-            arrival.sop_instance,
-            arrival.syntax,
-            arrival.source,
-            arrival.peer,
-            arrival.calling_ae,
-        )
+        names = ("sop_class", "sop_instance", "syntax", "source", "peer", "calling_ae")
+        told = [getattr(arrival, name) for name in names]
         values = (file, *map(storable, told), arrival.priority, time.time(), size, "other" if known else "new")
         with self._database.write() as connection:
             query = "SELECT id FROM images WHERE sop_instance = ? ORDER BY id"
@@ -252,6 +246,11 @@ class Images:
         with self._database.read() as connection:
             rows = connection.execute("SELECT state, COUNT(*) AS number FROM images GROUP BY state").fetchall()
         return dict.fromkeys(State, 0) | {State(row["state"]): row["number"] for row in rows}
+
+    def last(self) -> int:
+        """The number of the latest image; 0 before the first."""
+        with self._database.read() as connection:
+            return int(connection.execute("SELECT COALESCE(MAX(id), 0) FROM images").fetchone()[0])
 
     def waiting(self) -> int:
         """How many images wait for screening."""

@@ -92,7 +92,7 @@ class Node:
         self._run("outbox", self.outbox.start, lambda grace_s: self.outbox.stop())
         if self.reporter is not None:
             reporter = self.reporter
-            self._run("storage commitment", reporter.start, lambda grace_s: reporter.stop())
+            self._run("storage commitment", reporter.start, lambda grace_s: reporter.stop(), "commitment-reporter")
         if self.web is not None:
             web = self.web
             self._run("page", web.start, lambda grace_s: web.stop(min(5.0, grace_s)), "edgecxr-http")

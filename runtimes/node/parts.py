@@ -153,6 +153,11 @@ class Parts:
             self._open.add(part)
             return part
 
+    def check(self) -> None:
+        """Whether the disk has room beside what open parts may still take. Raises SpoolFull."""
+        with self._lock:
+            self._check(0)
+
     def _extend(self, part: Part) -> None:
         """More room for a part that has filled its own. Raises SpoolFull."""
         with self._lock:

@@ -13,6 +13,7 @@ Order of an acknowledgement: write → fsync → rename → fsync of the folder 
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from edgecxr.runtimes.node.images import Arrival, Image, Images, Outcome, Receip
 from edgecxr.runtimes.node.listing import Selection, listed
 from edgecxr.runtimes.node.parts import MEGABYTE, Part, Parts, disk_error, free_bytes
 from edgecxr.runtimes.node.recovery import Recovery, lock_exclusively, mend
-from edgecxr.runtimes.node.retention import DAY_S, forget_delivered
+from edgecxr.runtimes.node.retention import DAY_S, Clock, forget_delivered, redate
 
 __all__ = [
     "Arrival",
@@ -74,6 +75,7 @@ class Spool:
         self._durable: set[Path] = set()  # folders whose own name is known to be on the disk
         self._durable_lock = threading.Lock()
         self._lock: int | None = None
+        self._clock, self._first = Clock(), self._images.last()
 
     def recover(self) -> Recovery:
         """Take the spool for this node, and mend what a crash left. Raises SpoolError where another node has it."""
@@ -208,12 +210,13 @@ class Spool:
         return self._deliveries.outstanding()
 
     def ask(self, request: CommitmentRequest) -> int:
-        """Keep a storage commitment request, durably; its id."""
+        """Keep a storage commitment request, durably; its id. Raises SpoolFull as `part` does, SpoolError."""
+        self._parts.check()
         return self._commitments.ask(request)
 
-    def asked_due(self, now: float, limit: int = 8) -> list[Commitment]:
-        """Commitment requests that may be answered at `now` (unix s)."""
-        return self._commitments.due(now, limit)
+    def asked_due(self, now: float, limit: int = 8, without: Sequence[str] = ()) -> list[Commitment]:
+        """Commitment requests that may be answered at `now` (unix s), but those of the AE titles `without`."""
+        return self._commitments.due(now, limit, without)
 
     def answered(self, commitment: int) -> None:
         """The answer has arrived at the peer."""
@@ -229,6 +232,7 @@ class Spool:
 
     def expire(self, now: float) -> int:
         """Forget delivered images older than keep_days, and the oldest while less than tidy_below_mb is free."""
+        redate(self._database, self._first, self._clock.set_by_s(), time.time())
         room = self.limits.tidy_below_mb * MEGABYTE - self.free_bytes()
         names = forget_delivered(self._database, now - self.limits.keep_days * DAY_S, room)
         for name in names:

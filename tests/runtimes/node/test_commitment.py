@@ -112,3 +112,9 @@ def test_broken_and_endless_requests_are_refused_and_the_association_goes_on(lis
 def test_a_request_that_cannot_be_read_is_a_refusal() -> None:
     with pytest.raises(Refusal, match="truncated"):
         read_request(b"\x08\0\x95\x11UI\xff\0", EXPLICIT, Caller("A", "127.0.0.1"))
+
+
+def test_requests_do_not_fill_the_disk(listening: Callable[..., Any]) -> None:
+    node = listening(limits={"refuse_below_mb": 1 << 40}, peers=PEERS)
+    assert ask(node, a_request("1.2.3"))[0].Status == 0x0213
+    assert node.spool.asked_due(time.time() + 1) == []

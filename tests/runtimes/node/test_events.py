@@ -181,6 +181,26 @@ def test_stop_cuts_a_modality_that_hangs(spool: Spool, stack: ExitStack) -> None
     assert spool.asked_due(time.time())[0].attempts == 0
 
 
+def test_a_modality_that_hangs_delays_no_other(spool: Spool, stack: ExitStack) -> None:
+    """It listens and never answers, and has asked ten times before the other did."""
+    silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    modality = Modality(stack)
+    for _ in range(10):
+        ask(spool, (DX, store(spool)), ae="SILENT")
+    ask(spool, (DX, store(spool)))
+    peers = (
+        PeerSection(ae="SILENT", host="127.0.0.1", port=silent.getsockname()[1]),
+        PeerSection(ae="CONSOLE", host="127.0.0.1", port=modality.port),
+    )
+    reporter = CommitmentReporter(spool, DicomSection(ae="NODE", peers=peers), timeout_s=600)
+    stack.callback(reporter.stop)
+    reporter.start()
+    until(lambda: reporter.reported)
+    assert len(spool.asked_due(time.time(), limit=100)) == 10
+    reporter.stop()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("commitment")]
+
+
 def test_a_clock_that_is_set_back_delays_nothing(spool: Spool, stack: ExitStack) -> None:
     modality = Modality(stack)
     ask(spool, (DX, store(spool)))

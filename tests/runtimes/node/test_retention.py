@@ -7,7 +7,7 @@ import pytest
 
 from edgecxr.errors import SpoolError
 from edgecxr.runtimes.node.parts import MEGABYTE, free_bytes
-from edgecxr.runtimes.node.spool import Arrival, NewDelivery, Outcome, Spool, SpoolLimits, State
+from edgecxr.runtimes.node.spool import Arrival, CommitmentRequest, NewDelivery, Outcome, Spool, SpoolLimits, State
 
 DAY_S = 86400
 
@@ -100,4 +100,75 @@ def test_ids_are_never_given_twice(tmp_path: Path) -> None:
         spool.finish(expected, Outcome("ok", {}))
         assert spool.counts()[State.DELIVERED] == 1
         assert spool.expire(time.time() + 31 * DAY_S) == 1
+    spool.close()
+
+
+def spool_of_one_delivered(folder: Path) -> Spool:
+    spool = Spool(folder, SpoolLimits(max_object_mb=1, refuse_below_mb=0, tidy_below_mb=0, keep_days=30))
+    with spool.part() as part:
+        part.write(b"film")
+        spool.commit(part, Arrival("1.2", "1.2.3", "", "dicom"))
+    spool.claim()
+    spool.finish(1, Outcome("ok", {}))
+    return spool
+
+
+def dated(spool: Spool, received: float) -> None:
+    with spool._database.write() as connection:
+        connection.execute("UPDATE images SET received = ?", (received,))
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_came_by_a_clock_that_was_never_set_is_not_old(tmp_path: Path, restarted: bool) -> None:
+    """A unit without a battery starts in 1970, screens, and then is told the time."""
+    spool = spool_of_one_delivered(tmp_path / "spool")
+    dated(spool, 4711.0)
+    if restarted:
+        spool.close()
+        spool = Spool(tmp_path / "spool", spool.limits)
+    now = time.time()
+    assert spool.expire(now) == 0
+    assert spool.get(1).received == pytest.approx(now, abs=60)
+    assert spool.expire(now + 31 * DAY_S) == 1
+    spool.close()
+
+
+@pytest.mark.parametrize("days", [400, -400])
+def test_a_clock_that_is_set_while_the_node_runs_ages_nothing(tmp_path: Path, days: int) -> None:
+    spool = spool_of_one_delivered(tmp_path / "spool")
+    now = time.time()
+    dated(spool, now - days * DAY_S)
+    spool._clock._ahead -= days * DAY_S  # as if it had been that much behind (or ahead) when the node started
+    assert spool.expire(now) == 0
+    assert spool.get(1).received == pytest.approx(now, abs=60)
+    assert spool.expire(now) == 0
+    spool.close()
+
+
+def test_a_clock_that_is_set_leaves_what_came_since_and_in_earlier_runs(tmp_path: Path) -> None:
+    spool = spool_of_one_delivered(tmp_path / "spool")
+    now = time.time()
+    dated(spool, now - 10 * DAY_S)
+    limits = spool.limits
+    spool.close()
+    spool = Spool(tmp_path / "spool", limits)
+    with spool.part() as part:
+        part.write(b"another")
+        spool.commit(part, Arrival("1.2", "1.2.4", "", "dicom"))
+    spool._clock._ahead -= 400 * DAY_S
+    assert spool.expire(now) == 0
+    assert spool.get(1).received == pytest.approx(now - 10 * DAY_S)
+    assert spool.get(2).received == pytest.approx(now, abs=60)
+    spool.close()
+
+
+def test_answered_commitments_are_forgotten_and_others_never(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", SpoolLimits(refuse_below_mb=0, tidy_below_mb=0, keep_days=30))
+    first, second = (spool.ask(CommitmentRequest(uid, "CR", "10.0.0.1", (("1.2", "1.2.3"),))) for uid in "12")
+    spool.answered(first)
+    assert spool.expire(time.time() + 31 * DAY_S) == 0
+    with pytest.raises(SpoolError, match="was answered, or never asked"):
+        spool.postpone_answer(first, "", 0)
+    with spool._database.read() as connection:
+        assert [row["id"] for row in connection.execute("SELECT id FROM commitments")] == [second]
     spool.close()
