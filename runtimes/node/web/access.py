@@ -64,10 +64,14 @@ class Throttle:
 
 
 class Sessions:
-    """Signed session tokens ``<expiry>.<nonce>.<HMAC-SHA-256>``; the key lives as long as the process."""
+    """Signed session tokens ``<expiry>.<nonce>.<HMAC-SHA-256>``; the key lives as long as the process.
+
+    A token that was given back opens nothing, though it has not expired.
+    """
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
+        self._ended: dict[str, int] = {}  # token -> its expiry
 
     def issue(self, now: float) -> str:
         """A token that is good for SESSION_S."""
@@ -79,7 +83,13 @@ class Sessions:
         body, _, signature = token.rpartition(".")
         if not hmac.compare_digest(signature.encode(), self._sign(body).encode()):
             return False
-        return int(body.partition(".")[0]) > now
+        return token not in self._ended and _expiry(body) > now
+
+    def end(self, token: str, now: float) -> None:
+        """Take a token back."""
+        if self.valid(token, now):
+            self._ended = {known: expiry for known, expiry in self._ended.items() if expiry > now}
+            self._ended[token] = _expiry(token)
 
     def _sign(self, body: str) -> str:
         return hmac.new(self._key, body.encode(), hashlib.sha256).hexdigest()
@@ -110,11 +120,7 @@ class Access:
 
     def has_session(self, headers: Headers) -> bool:
         """Whether the request brings a session cookie of ours."""
-        try:
-            morsel = SimpleCookie(headers.get("cookie", "")).get(self.cookie)
-        except CookieError:
-            return False
-        return morsel is not None and self.sessions.valid(morsel.value, time.time())
+        return self.sessions.valid(self._token(headers), time.time())
 
     def open_session(self, response: Response) -> None:
         """Set the cookie: HttpOnly, SameSite=Strict, Secure where the server speaks TLS."""
@@ -123,9 +129,17 @@ class Access:
             self.cookie, token, max_age=SESSION_S, path="/", secure=self.secure, httponly=True, samesite="strict"
         )
 
-    def close_session(self, response: Response) -> None:
-        """Take the cookie back."""
+    def close_session(self, headers: Headers, response: Response) -> None:
+        """Take the cookie back, and make it worthless to whoever has a copy."""
+        self.sessions.end(self._token(headers), time.time())
         response.delete_cookie(self.cookie, path="/", secure=self.secure, httponly=True, samesite="strict")
+
+    def _token(self, headers: Headers) -> str:
+        try:
+            morsel = SimpleCookie(headers.get("cookie", "")).get(self.cookie)
+        except CookieError:
+            return ""
+        return "" if morsel is None else morsel.value
 
 
 class Guard:
@@ -189,6 +203,10 @@ def client_address(scope: Scope) -> str:
             return str(address.ipv4_mapped)
         return str(ipaddress.ip_network((address, 64), strict=False))
     return str(address)
+
+
+def _expiry(token: str) -> int:
+    return int(token.partition(".")[0])
 
 
 def _same(first: str, second: str) -> bool:

@@ -2,6 +2,7 @@
 
 import time
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from urllib.parse import quote, urlencode
 
 import numpy as np
 from fastapi import APIRouter, HTTPException, Query, Request
@@ -19,7 +20,7 @@ from edgecxr.runtimes.node.web import pictures
 from edgecxr.runtimes.node.web.access import client_address
 from edgecxr.runtimes.node.web.answers import Answer, Listing, Problem, answer, code_of
 from edgecxr.runtimes.node.web.intake import EmptyBody, SlowBody, check_length, take
-from edgecxr.runtimes.node.web.view import Node, NodeView, ObjectKind
+from edgecxr.runtimes.node.web.view import Node, NodeView, ObjectKind, result_of
 
 if TYPE_CHECKING:
     from edgecxr.runtimes.node.web.stream import Changes
@@ -100,7 +101,8 @@ async def _decided(node: NodeView, image: int, request: Request, wait_s: float) 
 
 
 def _answer(node: NodeView, image: int) -> Answer:
-    return answer(node.spool.get(image), node.spool.result(image))
+    found = node.spool.get(image)
+    return answer(found, result_of(node, found))
 
 
 @router.get("/results", summary="Find images")
@@ -117,8 +119,9 @@ def results(
         found = [image for image in node.spool.find(sop_instance) if not state or image.state in state]
         return Listing(results=[_answer(node, image.id) for image in found])
     rows = node.spool.listing(states=state, finding=finding, limit=limit, before=before, order="newest")
-    more = [f"state={item.value}" for item in state or ()] + ([f"finding={finding}"] if finding else [])
-    following = "&".join([*more, f"limit={limit}", f"before={rows[-1][0].id}"]) if len(rows) == limit else None
+    more: list[tuple[str, str | int]] = [("state", item.value) for item in state or ()]
+    more += [("finding", finding)] if finding else []
+    following = urlencode([*more, ("limit", limit), ("before", rows[-1][0].id)]) if len(rows) == limit else None
     return Listing(
         results=[answer(image, result) for image, result in rows],
         next=None if following is None else f"/v1/results?{following}",
@@ -126,7 +129,7 @@ def results(
 
 
 @router.get("/results/{image}", response_model=Answer, responses=ANSWERS | ABSENT, summary="One image")
-def result_of(node: Node, image: ImageId) -> Response:
+def one_result(node: Node, image: ImageId) -> Response:
     """200 decided or refused, 202 waiting, 500 quarantined."""
     find_image(node, image)
     found = _answer(node, image)
@@ -148,7 +151,7 @@ def heatmap(
 ) -> Response:
     """The heatmap of one finding, as large as film.png."""
     found = find_image(node, image)
-    result = _with_map(node, image)
+    result = _with_map(node, found)
     entries = {entry["name"]: entry for entry in result.record["findings"]}
     entry = entries.get(finding) if finding else most_urgent(result.record)
     if entry is None:
@@ -161,20 +164,18 @@ def heatmap(
 
 @router.get("/results/{image}/cam.npy", response_class=Response, responses=ABSENT, summary="The map as numbers")
 def cam(node: Node, image: ImageId) -> Response:
-    """(C, h, w) float32, NumPy format; the names of the C classes are in the header X-Classes."""
-    find_image(node, image)
-    result = _with_map(node, image)
+    """(C, h, w) float32, NumPy format; the names of the C classes are in the header X-Classes, percent-encoded."""
+    result = _with_map(node, find_image(node, image))
     classes = [name for head in result.record["map"]["heads"] for name in head["classes"]]
-    headers = {"x-classes": ",".join(classes)}
+    headers = {"x-classes": ",".join(quote(name, safe=" ") for name in classes)}
     return Response(pictures.cam_npy(result.map), media_type=NPY, headers=headers)
 
 
 @router.get("/results/{image}/{kind}.dcm", response_class=Response, responses=ABSENT, summary="The result as DICOM")
 def result_object(node: Node, image: ImageId, kind: ObjectKind) -> Response:
     """`sr`: Structured Report; `capture`: Secondary Capture with the heatmap. 409 where none can be made."""
-    find_image(node, image)
-    if node.spool.result(image) is None:
-        raise HTTPException(404, "the image has no result")
+    if result_of(node, find_image(node, image)) is None:
+        raise HTTPException(404, "the image has no result: it waits, or could not be screened")
     name = f'attachment; filename="edgecxr-{image}-{kind}.dcm"'
     return Response(node.result_object(kind, image), media_type=DICOM, headers={"content-disposition": name})
 
@@ -194,8 +195,8 @@ class Mapped(NamedTuple):
     map: NDArray[np.float32]
 
 
-def _with_map(node: NodeView, image: int) -> Mapped:
-    result = node.spool.result(image)
+def _with_map(node: NodeView, image: Image) -> Mapped:
+    result = result_of(node, image)
     if result is None or result.cam is None:
         raise HTTPException(404, "the image has no heatmap: it waits, was refused, or could not be screened")
     return Mapped(result.record, result.cam)

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ __all__ = ["EmptyBody", "SlowBody", "arrival_of", "check_length", "take"]
 HEAD = 1 << 16  # bytes kept to find out what it is
 PIECE = 1 << 20  # bytes written at once
 SILENCE_S = 30.0  # in the middle of a body
+SLOWEST = 16_000  # bytes a second, on average; the first SILENCE_S are free
 META = Encoding(implicit=False, little=True)  # PS3.10 7.1
 SOP_CLASS, SOP_INSTANCE, SYNTAX = 0x00020002, 0x00020003, 0x00020010
 UID = re.compile(r"[0-9.]{1,64}")
@@ -66,13 +68,21 @@ def check_length(promised: int | None, limit_mb: int) -> None:
 
 
 async def _patient(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The chunks of a body that neither stops nor drips: a part of the spool is reserved for it. Raises SlowBody."""
+    begun, size = time.monotonic(), 0
     while True:
+        left = begun + SILENCE_S + size / SLOWEST - time.monotonic()
         try:
-            yield await asyncio.wait_for(body.__anext__(), SILENCE_S)
+            chunk = await asyncio.wait_for(body.__anext__(), max(0.0, min(SILENCE_S, left)))
         except StopAsyncIteration:
             return
         except asyncio.TimeoutError:
-            raise SlowBody(f"nothing came for {SILENCE_S:g} s in the middle of the file; nothing was kept") from None
+            raise SlowBody(
+                f"{size:,} bytes came in {time.monotonic() - begun:.0f} s and then nothing, or too little "
+                f"({SLOWEST // 1000} kB/s are wanted); nothing was kept: send it again"
+            ) from None
+        size += len(chunk)
+        yield chunk
 
 
 def arrival_of(head: bytes, arrival: Arrival) -> Arrival:

@@ -1,5 +1,6 @@
 """The pages: worklist, one result, health, login. Rendered here, live where the browser runs scripts."""
 
+import asyncio
 import time
 from datetime import datetime
 from pathlib import Path
@@ -21,12 +22,13 @@ from edgecxr.runtimes.node.web.access import Access, client_address
 from edgecxr.runtimes.node.web.api import find_image
 from edgecxr.runtimes.node.web.operation import status_of
 from edgecxr.runtimes.node.web.stream import events
-from edgecxr.runtimes.node.web.view import Node, NodeView
+from edgecxr.runtimes.node.web.view import Node, NodeView, result_of
 from edgecxr.runtimes.node.web.worklist import Query as ListQuery
 
 __all__ = ["message", "router"]
 
 FORM_LIMIT = 4096  # bytes of a login form
+FORM_S = 15.0  # for all of it to come
 TITLES = {401: "A password is needed", 403: "Not allowed", 404: "Not here", 405: "Not possible"}
 router = APIRouter(include_in_schema=False)
 ImageId = Annotated[int, PathParameter(ge=1, lt=1 << 63)]
@@ -61,7 +63,8 @@ async def stream(request: Request) -> Response:
 @router.get("/results/{image}")
 def result_page(request: Request, node: Node, image: ImageId, finding: Annotated[str, Query()] = "") -> Response:
     """One image with its film, heatmap, scores and history."""
-    found, result = find_image(node, image), node.spool.result(image)
+    found = find_image(node, image)
+    result = result_of(node, found)
     content = _told(node, found, result)
     names = [bar.name for bar in content["line"].bars]
     worst = most_urgent(result.record) if result is not None else None
@@ -89,11 +92,10 @@ def login_page(request: Request, next: str = "/") -> Response:
 @router.post("/login")
 async def login(request: Request) -> Response:
     """Check the password; open a session and go where the browser wanted to go."""
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > FORM_LIMIT:
-            raise HTTPException(413, "the form is too large")
+    try:
+        body = await asyncio.wait_for(_form(request), FORM_S)
+    except asyncio.TimeoutError:
+        raise HTTPException(408, f"the form did not come within {FORM_S:g} s; send it again") from None
     form = {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace")).items()}
     access: Access = request.app.state.access
     waiting = access.check(form.get("password", ""), client_address(request.scope))
@@ -106,11 +108,20 @@ async def login(request: Request) -> Response:
     return await run_in_threadpool(_page, "login.html", request, 429 if waiting else 401, next=target, problem=told)
 
 
+async def _form(request: Request) -> bytes:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > FORM_LIMIT:
+            raise HTTPException(413, f"the form has more than {FORM_LIMIT} bytes; a password is shorter")
+    return body
+
+
 @router.post("/logout")
 def logout(request: Request) -> Response:
     """Close the session of this browser."""
     response = RedirectResponse("/login", 303)
-    request.app.state.access.close_session(response)
+    request.app.state.access.close_session(request.headers, response)
     return response
 
 

@@ -1,5 +1,6 @@
 """The HTTP server: uvicorn in a thread, on loopback, the clinic's network (TLS) or a Unix socket."""
 
+import asyncio
 import logging
 import os
 import socket
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import h11
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -20,24 +22,72 @@ from edgecxr.runtimes.node.config import HttpSection
 __all__ = ["WebServer"]
 
 START_S = 30.0
-FIRST_REQUEST_S = 15  # from connection to the end of the first request's header
+REQUEST_S = 15  # from connection, or a request's first byte, to the end of its header
 KEEP_ALIVE_S = 30
 CONNECTIONS = 512
+CONNECTIONS_PER_ADDRESS = 128  # a page holds one or two
 SOCKET_MODE = 0o660
 logger = logging.getLogger("edgecxr.node")
 
 
 class PromptProtocol(H11Protocol):
-    """HTTP/1.1 that hangs up on who connects and does not ask."""
+    """HTTP/1.1 that hangs up on who connects and does not ask, or asks by drips, and on who takes all connections.
+
+    While a request is answered no clock runs here: its handler has its own. Between requests uvicorn's keep-alive runs.
+    """
+
+    _clock: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """Start the clock."""
+        """Start the clock, or hang up at once where there are too many connections, in all or from there."""
         super().connection_made(transport)
-        self.loop.call_later(FIRST_REQUEST_S, self._hang_up)
+        if self._is_one_too_many():
+            logger.warning("no room for a connection to the page", extra={"address": self.client and self.client[0]})
+            transport.abort()
+            return
+        self._await_request()
 
-    def _hang_up(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
-            self.transport.close()
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; whoever has begun to ask has to go on."""
+        super().data_received(data)
+        self._judge()
+
+    def on_response_complete(self) -> None:
+        """Answered: the rest of a body that nobody wanted must come, or end, in time."""
+        super().on_response_complete()
+        self._judge()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
+        self._stop_clock()
+        super().connection_lost(exc)
+
+    def _judge(self) -> None:
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if answering or self._rests():
+            self._stop_clock()
+        else:
+            self._await_request()
+
+    def _rests(self) -> bool:
+        return self.cycle is not None and self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]
+
+    def _await_request(self) -> None:
+        if self._clock is None and not self.transport.is_closing():
+            self._clock = self.loop.call_later(REQUEST_S, self.transport.abort)
+
+    def _stop_clock(self) -> None:
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
+
+    def _is_one_too_many(self) -> bool:
+        if len(self.connections) > 2 * CONNECTIONS:  # from CONNECTIONS on, uvicorn answers 503
+            return True
+        if self.client is None:
+            return False
+        same = sum(other.client is not None and other.client[0] == self.client[0] for other in self.connections)
+        return same > CONNECTIONS_PER_ADDRESS
 
 
 class WebServer:

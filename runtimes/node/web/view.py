@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 from fastapi import Depends, Request
 
+from edgecxr.runtimes.node.spool import Image, Result, State
+
 if TYPE_CHECKING:
     from edgecxr.runtimes.node.config import NodeConfig
     from edgecxr.runtimes.node.spool import Spool
 
-__all__ = ["HealthView", "Node", "NodeView", "ObjectKind"]
+__all__ = ["HealthView", "Node", "NodeView", "ObjectKind", "result_of"]
 
 ObjectKind = Literal["sr", "capture"]
 
@@ -68,6 +70,11 @@ class NodeView(Protocol):
 
     def result_object(self, kind: ObjectKind, image: int) -> bytes:
         """The SR or the Secondary Capture of an image as a PS3.10 file. Raises ResultError where none can be made."""
+
+
+def result_of(node: NodeView, image: Image) -> Result | None:
+    """The result that an image has now. What is in quarantine has none, even if it was decided on before."""
+    return None if image.state is State.QUARANTINED else node.spool.result(image.id)
 
 
 def _node(request: Request) -> NodeView:

@@ -117,6 +117,21 @@ def test_a_session_ends() -> None:
     assert not Sessions().valid(token, 1000.0)
 
 
+def test_a_cookie_that_was_given_back_opens_nothing(guarded: Any) -> None:
+    log_in(guarded)
+    copied = guarded.client.cookies["edgecxr"]
+    assert guarded.client.post("/logout", headers={"origin": guarded.url}).status_code == 303
+    guarded.client.cookies.clear()
+    assert guarded.client.get("/v1/status", headers={"cookie": f"edgecxr={copied}"}).status_code == 401
+
+
+def test_sessions_that_were_ended_are_forgotten_when_they_expire() -> None:
+    sessions = Sessions()
+    for hour in range(48):
+        sessions.end(sessions.issue(hour * 3600.0), hour * 3600.0)
+    assert len(sessions._ended) <= 12
+
+
 def test_another_name_for_loopback_is_not_answered(served: Any) -> None:
     answer = served.client.get("/v1/results", headers={"host": "evil.example:8080"})
     assert answer.status_code == 421

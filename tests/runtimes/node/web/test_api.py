@@ -3,7 +3,8 @@
 import io
 import json
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import httpx
 import imagecodecs
 import numpy as np
 import pytest
+
+from edgecxr.runtimes.node.spool import Outcome
 
 Films = dict[str, Path]
 
@@ -78,6 +81,49 @@ def test_a_quarantined_image_is_an_error_and_never_a_finding(served: Any, films:
         assert answer.status_code == 500
         assert (answer.json()["status"], answer.json()["error"]) == ("error", "the worker crashed")
         assert answer.json()["findings"] == []
+
+
+def test_a_decided_image_that_went_into_quarantine_shows_no_finding(served: Any, films: Films) -> None:
+    served.post(films["plain"], wait=0)
+    served.clinic.screen_next()
+    served.clinic.spool.path(served.clinic.spool.get(1)).unlink()
+    served.clinic.spool.recover()
+    answer = served.client.get("/v1/results/1")
+    assert answer.status_code == 500
+    assert answer.json()["findings"] == []
+    for name in ("heatmap.png", "cam.npy", "sr.dcm", "capture.dcm"):
+        assert served.client.get(f"/v1/results/1/{name}").status_code == 404
+    page = served.client.get("/results/1").text
+    assert "There is no result" in page
+    for word in ("negative", "positive", "Heatmap", "sr.dcm"):
+        assert word not in page
+
+
+def test_a_body_that_drips_is_given_up(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgecxr.runtimes.node.web.intake.SILENCE_S", 0.3)
+    monkeypatch.setattr("edgecxr.runtimes.node.web.intake.SLOWEST", 1_000_000)
+
+    def drips() -> Iterator[bytes]:
+        for _ in range(300):
+            yield b"x"
+            time.sleep(0.1)
+
+    answer = served.client.post("/v1/screen", content=drips())
+    assert answer.status_code == 408
+    assert "send it again" in answer.json()["error"]
+    assert sum(served.clinic.spool.counts().values()) == 0
+
+
+def test_the_address_of_the_next_page_is_one(served: Any, films: Films) -> None:
+    served.post(films["plain"], wait=0)
+    image = served.clinic.spool.claim()
+    findings = [{"name": "Pleural effusion & more", "probability": 0.9, "threshold": 0.5, "decision": "positive"}]
+    record = {"status": "ok", "findings": findings, "urgency": 0.9}
+    served.clinic.spool.finish(image.id, Outcome("ok", record, None, {}, 0.9))
+    answer = served.client.get("/v1/results", params={"finding": "Pleural effusion & more", "limit": 1}).json()
+    assert [found["id"] for found in answer["results"]] == [1]
+    assert answer["next"] == "/v1/results?finding=Pleural+effusion+%26+more&limit=1&before=1"
+    assert served.client.get(answer["next"]).json()["results"] == []
 
 
 def test_the_same_file_is_not_screened_twice(served: Any, films: Films) -> None:
