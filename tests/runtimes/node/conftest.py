@@ -167,3 +167,10 @@ def listening(tmp_path: Path) -> Iterator[Callable[..., Node]]:
             return node
 
         yield start
+
+
+@pytest.fixture
+def raw_peer() -> Iterator[Callable[[int], RawPeer]]:
+    """Connect to a port of this machine, by hand."""
+    with ExitStack() as stack:
+        yield lambda port: stack.enter_context(RawPeer(port, "127.0.0.1"))

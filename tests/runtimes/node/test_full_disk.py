@@ -1,5 +1,6 @@
 """A disk that is full at any moment: all of an image, or nothing of it."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -7,9 +8,15 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pydicom
 import pytest
 
 from edgecxr.errors import SpoolFull
+from edgecxr.phantom import chest, write_dicom
+from edgecxr.runtimes.node.caller import Peer
+from edgecxr.runtimes.node.config import DicomSection
+from edgecxr.runtimes.node.receiver import Receiver
+from edgecxr.runtimes.node.sender import send
 from edgecxr.runtimes.node.spool import (
     Arrival,
     Image,
@@ -114,6 +121,51 @@ def test_no_room_for_a_folder_keeps_nothing(tmp_path: Path) -> None:
         spool.close()
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.root
+def test_a_disk_that_fills_during_a_transfer_refuses_it_and_recovers(tmp_path: Path) -> None:
+    """Through the socket, on ext4, and another program takes the room that was set aside."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with (tmp_path / "disk.img").open("wb") as image:
+        image.truncate(64_000_000)
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", tmp_path / "disk.img"], check=True)
+    subprocess.run(["mount", "-o", "loop", tmp_path / "disk.img", disk], check=True)
+    with contextlib.ExitStack() as stack:
+        stack.callback(subprocess.run, ["umount", disk], check=True)
+        spool = Spool(disk / "spool", SpoolLimits(refuse_below_mb=0, tidy_below_mb=0))
+        stack.callback(spool.close)
+        spool._parts._refuse_below = -1 << 40
+        small, large = (a_film(tmp_path / f"{side}.dcm", side) for side in (100, 2500))
+        with Receiver(spool, DicomSection(host="127.0.0.1", port=0)) as receiver:
+            assert sent(receiver, small) == [0]
+            _fill(disk, 3_000_000)  # room for the small one, and for a quarter of the large one
+            again = a_film(tmp_path / "again.dcm", 101)
+            assert sent(receiver, large, again, small) == [0xA700, 0, 0]
+            assert list((disk / "spool" / "incoming").iterdir()) == []
+            (disk / "filler").unlink()
+            with contextlib.suppress(OSError):  # full before it is filled: the file system keeps blocks for itself
+                _fill(disk, 0)
+            assert sent(receiver, large, a_film(tmp_path / "another.dcm", 500)) == [0xA700, 0xA700]
+            assert spool.counts()[State.RECEIVED] == 2
+            (disk / "filler").unlink()
+            assert sent(receiver, large, small) == [0, 0]
+            assert receiver.statistics()["refused_full"] == 3
+            assert receiver.statistics()["faults"] == 0
+        for path in (small, large, again):
+            (image_,) = spool.find(str(pydicom.dcmread(path).SOPInstanceUID))
+            assert pydicom.dcmread(spool.path(image_)).PixelData == pydicom.dcmread(path).PixelData
+        assert len(files(disk)) == 3
+
+
+def a_film(path: Path, side: int) -> Path:
+    return write_dicom(chest(side, "normal", size=side), path)
+
+
+def sent(receiver: Receiver, *paths: Path) -> list[int | None]:
+    peer = Peer("EDGECXR", "127.0.0.1", receiver.port)
+    return [result.status for result in send(list(paths), peer, "UNIT", timeout_s=60)]
 
 
 def test_no_room_in_the_index_keeps_nothing(tmp_path: Path) -> None:
