@@ -7,6 +7,7 @@ import typer
 
 from edgecxr import __version__
 from edgecxr.commands.build import build
+from edgecxr.commands.compile import compile_engines
 from edgecxr.commands.demo import demo
 from edgecxr.commands.doctor import doctor
 from edgecxr.commands.evaluate import evaluate
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 for verb in (build, inspect, verify, screen, evaluate, doctor, demo, keygen, sign, install, rollback, send, serve):
     app.command()(guarded(verb))
+app.command("compile")(guarded(compile_engines))
 app.add_typer(queue)
 
 

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import shutil
 import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -150,17 +149,73 @@ def _extras() -> list[Finding]:
     else:
         found = ", ".join(f"{name} {version(name)}" for name in ("torch", "timm", "onnx"))
         train = Finding("extra train", "ok", found)
-    if find_spec("tensorrt_rtx_bindings") is None:
-        return [train, Finding("TensorRT-RTX", "absent", 'to check builds for it: pip install "edgecxr[tensorrt]"')]
-    detail = f"{version('tensorrt_rtx_cu13_bindings')}: parser and builder (they need no GPU)"
-    return [train, Finding("TensorRT-RTX", "ok", detail)]
+    return [train]
 
 
 def _gpu() -> list[Finding]:
-    if (
-        shutil.which("nvidia-smi")
-        or Path("/proc/driver/nvidia/version").exists()
-        or Path("/etc/nv_tegra_release").exists()
-    ):
-        return [Finding("NVIDIA GPU", "ok", "a driver is installed; this version screens on the CPU")]
-    return [Finding("NVIDIA GPU", "absent", "no NVIDIA driver here; screening runs on the CPU and does not need one")]
+    """The NVIDIA GPU and everything that it takes to screen on it; without one, nothing here is a fault."""
+    from edgecxr.runtimes.driver import probe
+    from edgecxr.runtimes.registry import available_on_device
+
+    report = probe()
+    found = [
+        Finding("NVIDIA driver", "absent", report.reason)
+        if report.reason
+        else Finding("NVIDIA driver", "ok", f"CUDA up to {report.cuda}; {report.release or 'it names no release'}")
+    ]
+    for gpu in report.devices:
+        memory = f"{gpu.memory_bytes / 2**30:.1f} GiB{', shared with the CPU' if gpu.integrated else ''}"
+        found.append(Finding(f"GPU {gpu.index}", "ok", f"{gpu.name}, compute capability {gpu.capability}, {memory}"))
+    found += [_device_kernel(), _device_package("pycuda", "pycuda"), _device_package("cuda.bindings", "cuda-bindings")]
+    found += [_tensorrt(), _engine_cache()]
+    statuses = available_on_device()
+    return [*found, *(Finding(f"engine {e.name}", "ok" if e.available else "absent", e.detail) for e in statuses)]
+
+
+def _device_kernel() -> Finding:
+    from edgecxr.errors import KernelError
+    from edgecxr.kernels import device, nvrtc
+
+    try:
+        return Finding("kernel cuda", "ok", f"fatbin of {len(device.fatbin()):,} bytes, for CUDA 13 drivers")
+    except KernelError as error:
+        reason = str(error)
+    try:
+        return Finding("kernel cuda", "ok", f"compiled when opened, by {nvrtc.find_library()}")
+    except KernelError as error:
+        return Finding("kernel cuda", "absent", f"{reason}; {error}")
+
+
+def _device_package(module: str, package: str) -> Finding:
+    try:
+        there = find_spec(module) is not None
+    except ModuleNotFoundError:
+        there = False
+    if not there:
+        return Finding(package, "absent", 'to run on a GPU: pip install "edgecxr[nvidia]"')
+    return _package(package, "for the GPU", "absent")
+
+
+def _tensorrt() -> Finding:
+    from edgecxr.errors import EngineError
+    from edgecxr.runtimes import tensorrt_api
+
+    try:
+        tensorrt = tensorrt_api.load()
+    except EngineError as error:
+        return Finding("TensorRT", "absent", str(error))
+    if not tensorrt.builds_without_gpu:
+        return Finding("TensorRT", "ok", f"{tensorrt.name}, flavour tensorrt: builds for the GPU that it runs on")
+    listed = ", ".join(tensorrt.capabilities())
+    return Finding("TensorRT", "ok", f"{tensorrt.name}, flavour tensorrt-rtx: builds without a GPU for {listed}")
+
+
+def _engine_cache() -> Finding:
+    from edgecxr.runtimes.engine_cache import EngineCache
+
+    cache = EngineCache()
+    kept = cache.list()
+    if not kept:
+        return Finding("compiled engines", "absent", f"none in {cache.folder}; with a GPU: edgecxr compile")
+    size = sum(entry.size for entry in kept) / 1e6
+    return Finding("compiled engines", "ok", f"{len(kept)} files, {size:.1f} MB in {cache.folder}")

@@ -11,7 +11,6 @@ pytest.importorskip("torch")
 
 from onnx import helper, numpy_helper  # noqa: E402
 
-from edgecxr.export import tensorrt_check  # noqa: E402
 from edgecxr.export.calibration import observe  # noqa: E402
 from edgecxr.export.lint import problems  # noqa: E402
 from edgecxr.export.qdq import insert_qdq  # noqa: E402
@@ -19,6 +18,7 @@ from edgecxr.export.student import build_student  # noqa: E402
 from edgecxr.export.tensorrt_check import build_with_tensorrt  # noqa: E402
 from edgecxr.export.to_fp16 import to_fp16  # noqa: E402
 from edgecxr.export.to_onnx import to_onnx, with_dynamic_batch  # noqa: E402
+from edgecxr.runtimes import tensorrt_api  # noqa: E402
 
 pytestmark = pytest.mark.train
 Model = onnx.ModelProto
@@ -96,7 +96,7 @@ def test_garbage_is_refused_not_raised() -> None:
 
 
 def test_without_tensorrt_the_report_says_so(monkeypatch: pytest.MonkeyPatch, tiny_fp32: bytes) -> None:
-    monkeypatch.setattr(tensorrt_check, "PACKAGES", (("a_package_that_is_not_there",),))
+    monkeypatch.setattr(tensorrt_api, "PACKAGES", (("a_package_that_is_not_there",),))
     report = build_with_tensorrt(tiny_fp32)
     assert report.outcome == "absent"
     assert "pip install 'edgecxr[tensorrt]'" in report.reason

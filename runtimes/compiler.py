@@ -1,0 +1,199 @@
+"""A better engine is compiled in the background while another serves; it proves itself, and only then takes over.
+
+One that cannot be compiled, has no thresholds, or does not reproduce the golden set is dropped with its reason. One
+that took over and fails later is dropped too, and the first engine, which is kept, serves again.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal, NamedTuple
+
+from edgecxr.bundle import Bundle
+from edgecxr.errors import EdgeCxrError, EngineError
+from edgecxr.runtimes.compile_apart import compile_apart
+from edgecxr.runtimes.driver import probe
+from edgecxr.runtimes.engine import Engine
+from edgecxr.runtimes.proof import prove
+from edgecxr.runtimes.registry import missing_thresholds
+from edgecxr.runtimes.tensorrt_api import Progress
+from edgecxr.spec import Precision
+
+__all__ = ["Attempt", "Candidate", "Succession", "tensorrt_candidates"]
+
+State = Literal["waiting", "compiling", "proving", "serving", "dropped"]
+logger = logging.getLogger("edgecxr")
+
+
+class Candidate(NamedTuple):
+    """An engine that might serve better; `make` compiles and opens it, and stops where progress gives False."""
+
+    name: str  # e.g. "tensorrt int8"
+    make: Callable[[Progress], Engine]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """How far a candidate has come."""
+
+    name: str
+    state: State = "waiting"
+    phase: str = ""  # of the builder, in its words
+    step: int = 0
+    of: int = 0
+    reason: str = ""  # why it was dropped
+
+
+class Succession:
+    """The engine in use, and those that may follow it. A context manager; any thread may take the engine."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        first: Engine,
+        candidates: Sequence[Candidate],
+        *,
+        point: str | None = "screening",
+        tell: Callable[[Attempt], None] | None = None,
+    ) -> None:
+        """Serve with `first` (this object closes it), try the candidates in their order, stop at one that serves.
+
+        `tell` is called, in the background thread, at each change.
+        """
+        self._bundle, self._point, self._tell = bundle, point, tell
+        self._first = self._current = first
+        self._leases: dict[int, int] = {}
+        self._lock = threading.Condition()
+        self._closing = False
+        self._attempts = [Attempt(item.name) for item in candidates]
+        self._thread = threading.Thread(target=self._try, args=(list(candidates),), name="edgecxr-compile", daemon=True)
+        self._thread.start()
+
+    @contextmanager
+    def engine(self) -> Iterator[Engine]:
+        """The engine of the moment; it stays open until the block ends, whoever follows it.
+
+        An EngineError in the block, of an engine that had taken over, ends that engine: the first one serves again.
+        """
+        with self._lock:
+            if self._closing:
+                raise EngineError("these engines are closed; open others")
+            taken = self._current
+            self._leases[id(taken)] = self._leases.get(id(taken), 0) + 1
+        try:
+            yield taken
+        except EngineError as error:
+            self._fall_back(taken, str(error))
+            raise
+        finally:
+            self._give_back(taken)
+
+    def attempts(self) -> list[Attempt]:
+        """Every candidate, as far as it has come."""
+        with self._lock:
+            return list(self._attempts)
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until no candidate is left to try; whether that is so."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def close(self) -> None:
+        """Stop compiling, wait for those who use the engine, close what is open; twice is harmless."""
+        with self._lock:
+            self._closing = True
+        self._thread.join()
+        with self._lock:
+            self._lock.wait_for(lambda: not self._leases)
+            engines = {id(item): item for item in (self._first, self._current)}
+        for item in engines.values():
+            item.close()
+
+    def _give_back(self, taken: Engine) -> None:
+        with self._lock:
+            self._leases[id(taken)] -= 1
+            if not self._leases[id(taken)]:
+                del self._leases[id(taken)]
+            retired = taken not in (self._first, self._current) and id(taken) not in self._leases
+            self._lock.notify_all()
+        if retired:
+            taken.close()
+
+    def _fall_back(self, failed: Engine, reason: str) -> None:
+        with self._lock:
+            if failed is self._first or failed is not self._current:
+                return
+            self._current = self._first
+            index = next(i for i, item in enumerate(self._attempts) if item.state == "serving")
+        self._note(index, state="dropped", reason=reason)
+
+    def _try(self, candidates: list[Candidate]) -> None:
+        for index, candidate in enumerate(candidates):
+            if self._closing:
+                return
+            try:
+                made = self._make(index, candidate)
+            except EdgeCxrError as error:
+                self._note(index, state="dropped", reason=str(error))
+            except Exception as error:  # of a library: what serves goes on serving
+                logger.exception("compiling %s failed", candidate.name)
+                self._note(index, state="dropped", reason=f"internal error: {type(error).__name__}: {error}")
+            else:
+                self._swap(index, made)
+                return
+
+    def _make(self, index: int, candidate: Candidate) -> Engine:
+        def advance(phase: str, step: int, of: int) -> bool:
+            self._note(index, state="compiling", phase=phase, step=step, of=of)
+            return not self._closing
+
+        self._note(index, state="compiling")
+        made = candidate.make(advance)
+        try:
+            self._note(index, state="proving")
+            if reason := missing_thresholds(self._bundle.spec, made.precision, made.family, self._point):
+                raise EngineError(reason)
+            prove(made.family, self._bundle, made.precision, made.infer)
+            if self._closing:
+                raise EngineError("closed before it could serve")
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    def _swap(self, index: int, made: Engine) -> None:
+        made.passed_over = [(item.name, item.reason) for item in self.attempts() if item.state == "dropped"]
+        with self._lock:
+            self._current = made
+        self._note(index, state="serving")
+
+    def _note(self, index: int, **changes: object) -> None:
+        with self._lock:
+            noted = self._attempts[index] = replace(self._attempts[index], **changes)  # type: ignore[arg-type]
+        if self._tell is not None:
+            self._tell(noted)
+
+    def __enter__(self) -> "Succession":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def tensorrt_candidates(bundle: Bundle) -> list[Candidate]:
+    """TensorRT in each packed precision, the fastest first; none where there is no GPU."""
+    from edgecxr.runtimes.trt import TensorRt, compiled
+
+    if probe().reason:
+        return []
+
+    def make(precision: Precision, progress: Progress) -> Engine:
+        if not compiled(bundle, precision):
+            compile_apart(bundle.model(precision), progress=progress)
+        return TensorRt.open(bundle, precision)
+
+    packed = [item for item in TensorRt.preference if item in bundle.precisions]
+    return [Candidate(f"tensorrt {item}", partial(make, item)) for item in packed]
