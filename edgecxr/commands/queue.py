@@ -260,18 +260,23 @@ def _export(
 
 def _line(image: "Image", result: "Result | None") -> str:
     told = [f"{image.id}", image.state.value, _age(time.time() - image.received), image.patient_id, image.patient_name]
-    if result is not None:
-        told.append(
-            _decision(result.record) if result.status == "ok" else f"refused: {result.record.get('detail', '')}"
-        )
-    if image.error:
-        told.append(image.error)
+    if image.state.value == "quarantined":
+        told.append(f"NO RESULT: {image.error}")
+    elif result is not None:
+        told.append(_decision(result.record) if result.status == "ok" else _refusal(result.record))
+    elif image.error:
+        told.append(f"tried before: {image.error}")
     return _safe("  ".join(word for word in told if word))
 
 
 def _decision(record: dict[str, Any]) -> str:
-    positive = [finding["name"] for finding in record.get("findings", ()) if finding.get("decision") == "positive"]
-    return ", ".join(f"{name} POSITIVE" for name in positive) or "negative"
+    positive = [finding["name"] for finding in record["findings"] if finding["decision"] == "positive"]
+    negative = [finding["name"] for finding in record["findings"] if finding["decision"] == "negative"]
+    return ", ".join([f"{name} POSITIVE" for name in positive] + [f"{name} negative" for name in negative])
+
+
+def _refusal(record: dict[str, Any]) -> str:
+    return f"REFUSED, not screened: {record.get('detail') or record.get('reason')}"
 
 
 def _safe(text: str) -> str:
@@ -289,6 +294,6 @@ def _age(seconds: float) -> str:
 
 def _image_json(image: "Image", result: "Result | None") -> dict[str, Any]:
     value = {**vars(image), "state": image.state.value}
-    if result is None:
+    if result is None or image.state.value == "quarantined":
         return value
     return value | {"result": result.record, "decided": result.decided, "urgency": result.urgency}

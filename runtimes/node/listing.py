@@ -15,14 +15,17 @@ URGENCY = "COALESCE(urgency, -1)"
 
 @dataclass(frozen=True)
 class Selection:
-    """Which rows a listing has: see `Spool.listing`."""
+    """Which rows a listing has. Rows without a result are the least urgent."""
 
     states: Iterable[State] | None = None
-    finding: str | None = None
-    text: str = ""
+    finding: str | None = None  # positive for it; what is in quarantine is positive for nothing
+    text: str = ""  # in patient name, patient ID or accession number, in any case
     limit: int = 100
-    before: int | None = None
+    before: int | None = None  # id of the last row of the page before, in the same order
     order: Literal["urgent", "newest"] = "newest"
+    status: Literal["ok", "refused"] | None = None  # of the result
+    positive: bool = False  # for any finding
+    since: float | None = None  # received then or later, Unix seconds
 
     def statement(self) -> tuple[str, list[Any]]:
         """SQL and its values. Raises SpoolError for an order that there is not."""
@@ -46,8 +49,16 @@ class Selection:
             where.append(f"state IN ({', '.join('?' * len(names))})")
             values += names
         if self.finding is not None:
-            where.append("images.id IN (SELECT image FROM positives WHERE finding = ?)")
+            where.append("state != 'quarantined' AND images.id IN (SELECT image FROM positives WHERE finding = ?)")
             values.append(self.finding)
+        if self.positive:
+            where.append("state != 'quarantined' AND images.id IN (SELECT image FROM positives)")
+        if self.status is not None:
+            where.append("status = ?")
+            values.append(self.status)
+        if self.since is not None:
+            where.append("images.received >= ?")
+            values.append(self.since)
         if self.text:
             where.append("sought LIKE ? ESCAPE '\\'")
             values.append(f"%{_literal(self.text.casefold())}%")

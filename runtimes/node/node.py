@@ -178,8 +178,8 @@ class Node:
 
     def _write(self, kind: str, image: int, target: Path | io.BytesIO, uid: str = "") -> None:
         row, result = self.spool.get(image), self.spool.result(image)
-        if result is None:
-            raise ResultError(f"image {image} has no result yet ({row.state.value}); no object can be made of it")
+        if result is None or row.state is State.QUARANTINED:
+            raise ResultError(f"image {image} has no result ({row.state.value}); no object can be made of it")
         settings, source = self.config.results, self.spool.path(row)
         made = build(kind, row, result, source, uid or object_uid(result.record, kind), settings=settings)
         made.save_as(target, enforce_file_format=True)

@@ -16,7 +16,7 @@ def outcome(image: Image, reply: Reply, origin: Origin, decided: float) -> Outco
     """The result of an image, decided at `decided` (Unix seconds) by the process of `origin`."""
     screening = reply.screening
     record = to_record(screening, image, origin.spec, origin.point, decided)
-    if image.source != "dicom":
+    if image.source == "folder":  # of a watched folder the peer is the name of the file
         record["file"] = image.peer
     return Outcome(screening.status, record, screening.cam, reply.identity, record["urgency"])
 
@@ -29,7 +29,8 @@ def object_uid(record: Mapping[str, Any], kind: str) -> str:
 def deliveries(outcome: Outcome, destinations: Sequence[DestinationSection]) -> list[NewDelivery]:
     """One object of each kind for each destination, with its UID fixed now, so that a retry sends the same.
 
-    A film outside a study (a PNG, a broken header) has no place in a PACS; a refused one has no heatmap to capture.
+    A film outside a study (a PNG, a broken header) has no place in a PACS. Of a refused one goes everything, too: where
+    a viewer shows pictures only, a film without a capture would look like one with nothing on it.
     """
     if not (outcome.identity or {}).get("study_instance"):
         return []
@@ -37,5 +38,4 @@ def deliveries(outcome: Outcome, destinations: Sequence[DestinationSection]) -> 
         NewDelivery(destination.name, kind, object_uid(outcome.record, kind))
         for destination in destinations
         for kind in destination.send
-        if kind == "sr" or outcome.status == "ok"
     ]

@@ -162,12 +162,12 @@ class Spool:
         before: int | None = None,
         order: Literal["urgent", "newest"] = "newest",
     ) -> list[Row]:
-        """Images with their results (without the map).
+        """Images with their results (without the map); the arguments are those of `Selection`."""
+        return self.rows(Selection(states, finding, text, limit, before, order))
 
-        `finding`: positive for it. `text`: in patient name, patient ID or accession number, in any case. `before`: the
-        id of the last row of the page before, in the same order. Rows without a result are the least urgent.
-        """
-        return listed(self._database, Selection(states, finding, text, limit, before, order))
+    def rows(self, selection: Selection) -> list[Row]:
+        """Images with their results (without the map) that a selection wants."""
+        return listed(self._database, selection)
 
     def counts(self) -> dict[State, int]:
         """Images by state."""

@@ -43,7 +43,8 @@ def _describe(dataset: Dataset, making: Making) -> None:
         dataset.Laterality = source.laterality or None  # type 2C: where the structure may be paired (PS3.3 C.7.3.1)
     dataset.DateOfSecondaryCapture = DA(making.moment.date())
     dataset.TimeOfSecondaryCapture = TM(making.moment.time().replace(microsecond=0, tzinfo=None))
-    dataset.BurnedInAnnotation = "YES" if source.burned_in == "YES" else "NO"  # does it identify the patient?
+    if source.burned_in:  # does it identify the patient? Our words do not; about the film, what the film says
+        dataset.BurnedInAnnotation = source.burned_in
     dataset.LossyImageCompression = "01" if source.lossy else "00"
     dataset.DerivationDescription = f"{WARNING}. {_result(making)}"[:1024]
     dataset.ImageComments = "\r\n".join((WARNING, _result(making), *making.notes))[:10240]

@@ -13,6 +13,7 @@ from highdicom.sr import CodedConcept
 from edgecxr.errors import RefusalReason
 
 __all__ = [
+    "ANY_PROCEDURE",
     "CHEST",
     "COMMENT",
     "DECISION",
@@ -37,6 +38,7 @@ THRESHOLD = CodedConcept("122411", "DCM", "Threshold Value")
 COMMENT = CodedConcept("121106", "DCM", "Comment")
 CHEST = CodedConcept("816094009", "SCT", "Chest")
 PROCEDURE = CodedConcept("399208008", "SCT", "Plain X-ray of chest")
+ANY_PROCEDURE = CodedConcept("363679005", "SCT", "Imaging procedure")  # CID 100
 DECISION = CodedConcept("decision", PRIVATE_SCHEME, "Screening decision")
 OUTCOME = CodedConcept("outcome", PRIVATE_SCHEME, "Screening outcome")
 REFUSED = CodedConcept("refused", PRIVATE_SCHEME, "Refused: not screened")

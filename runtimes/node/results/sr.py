@@ -42,7 +42,7 @@ def report(making: Making) -> Dataset:
     """The report as a data set with its file meta information."""
     content = MeasurementReport(
         observation_context=_observer(making),
-        procedure_reported=concepts.PROCEDURE,
+        procedure_reported=concepts.ANY_PROCEDURE if making.refused else concepts.PROCEDURE,
         title=codes.DCM.ImagingMeasurementReport,
         language_of_content_item_and_descendants=LanguageOfContentItemAndDescendants(_english()),
         imaging_measurements=_groups(making),

@@ -184,7 +184,8 @@ class Guard:
             if waiting is None:
                 return None
             if waiting:
-                return _problem(429, "too many wrong passwords from this address", {"retry-after": _whole(waiting)})
+                told = f"too many wrong passwords from this address: try again in {_whole(waiting)} s"
+                return _problem(429, told, {"retry-after": _whole(waiting)})
         elif self._access.has_session(headers):
             # Browsers send Origin with every such request; one without it comes from no page of ours.
             return None if scope["method"] in SAFE or headers.get("origin") else _problem(403, "Origin is missing")
@@ -262,4 +263,5 @@ def _whole(seconds: float) -> str:
 def _harden(headers: MutableHeaders, path: str) -> None:
     for name, value in HEADERS.items():
         headers[name] = value
-    headers.setdefault("cache-control", "max-age=3600" if path.startswith("/static/") else "no-store")
+    # Scripts and styles are asked for anew each time (304), so that they are those of the page after an upgrade.
+    headers.setdefault("cache-control", "no-cache" if path.startswith("/static/") else "no-store")

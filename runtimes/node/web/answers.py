@@ -87,9 +87,8 @@ def answer(image: "Image", result: "Result | None") -> Answer:
         return Answer(**base, status="error", error=image.error or "it could not be screened", links=links)
     if result is None:
         return Answer(**base, status="waiting", links=links)
-    if image.study_instance:  # without a study there is no place for a DICOM result; a refused film has no heatmap
-        kinds = ("sr", "capture") if result.status == "ok" else ("sr",)
-        links |= {kind: f"{links['self']}/{kind}.dcm" for kind in kinds}
+    if image.study_instance:  # without a study there is no place for a DICOM result
+        links |= {kind: f"{links['self']}/{kind}.dcm" for kind in ("sr", "capture")}
     if result.cam is not None:
         links |= {"heatmap": f"{links['self']}/heatmap.png", "cam": f"{links['self']}/cam.npy"}
     return Answer(**{**result.record, **base, "decided": iso(result.decided), "links": links})

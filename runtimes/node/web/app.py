@@ -66,14 +66,20 @@ def _refused(request: Request, error: Exception) -> Response:
     """An error page for a browser, a sentence for a program."""
     status, detail = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, "")
     headers = getattr(error, "headers", None)
-    if request.url.path.startswith("/v1/") or "text/html" not in request.headers.get("accept", ""):
-        return JSONResponse({"error": detail}, status, headers=headers)
-    return message(request, status, detail)
+    if _wants_page(request):
+        return message(request, status, detail)
+    return JSONResponse({"error": detail}, status, headers=headers)
+
+
+def _wants_page(request: Request) -> bool:
+    return not request.url.path.startswith("/v1/") and "text/html" in request.headers.get("accept", "")
 
 
 def _misused(request: Request, error: Exception) -> Response:
     problems: list[Any] = list(error.errors()) if isinstance(error, RequestValidationError) else []
     told = "; ".join(f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in problems)
+    if _wants_page(request):
+        return message(request, 400, f"the address has a mistake: {told}")
     return JSONResponse({"error": told}, 400)
 
 
@@ -84,4 +90,5 @@ def _known(request: Request, error: Exception) -> Response:
 
 def _fault(request: Request, error: Exception) -> Response:
     """What nobody foresaw: logged with its stack trace by the server, and told without details."""
-    return JSONResponse({"error": f"internal error ({type(error).__name__}); the node's log has more"}, 500)
+    told = f"internal error ({type(error).__name__}); the node's log has more"
+    return message(request, 500, told) if _wants_page(request) else JSONResponse({"error": told}, 500)

@@ -86,8 +86,9 @@ class PromptProtocol(H11Protocol):
             return True
         if self.client is None:
             return False
-        same = sum(other.client is not None and other.client[0] == self.client[0] for other in self.connections)
-        return same > CONNECTIONS_PER_ADDRESS
+        clients = [getattr(other, "client", None) for other in self.connections]
+        same = [client for client in clients if client is not None and client[0] == self.client[0]]
+        return len(same) > CONNECTIONS_PER_ADDRESS
 
 
 class WebServer:

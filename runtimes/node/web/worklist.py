@@ -2,11 +2,12 @@
 
 import time
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlencode
 
+from edgecxr.runtimes.node.listing import Selection
 from edgecxr.runtimes.node.spool import Image, Result, Row, State
 
 if TYPE_CHECKING:
@@ -15,9 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["STAGES", "Bar", "Line", "Query", "findings", "line", "lines", "person", "plain"]
 
 PAGE = 50
-CHUNK = 200
 RECENT = 20
-SCANNED = 20_000  # rows looked through for one page
 DAY_S = 86400
 PERIODS = {"day": 1, "week": 7}
 BAR_WIDTH = 100
@@ -28,6 +27,7 @@ STAGES: dict[str, tuple[State, ...]] = {  # what a person asks for -> where such
     "quarantined": (State.QUARANTINED,),
     "undelivered": (State.DECIDED, State.REFUSED),
 }
+STATUS: dict[str, Literal["ok", "refused"]] = {"decided": "ok", "refused": "refused"}  # of its result
 
 
 @dataclass(frozen=True)
@@ -61,37 +61,19 @@ class Query:
 
     def rows(self, spool: "Spool") -> tuple[list[Row], bool]:
         """One page of rows, and whether there are more."""
-        found = []
-        for row in self._candidates(spool):
-            if self._wants(*row):
-                found.append(row)
-                if len(found) > PAGE:
-                    return found[:PAGE], True
-        return found, False
-
-    def _candidates(self, spool: "Spool") -> Iterator[Row]:
-        before, scanned = self.before, 0
-        while scanned < SCANNED:
-            rows = spool.listing(
-                states=STAGES.get(self.state),
-                finding=self.finding if self.finding not in ("", "positive") else None,
-                text=self.text,
-                limit=CHUNK,
-                before=before,
-                order=self.order,
-            )
-            yield from rows
-            if len(rows) < CHUNK:
-                return
-            before, scanned = rows[-1][0].id, scanned + len(rows)
-
-    def _wants(self, image: Image, result: Result | None) -> bool:
-        status = "" if result is None else result.status
-        if self.state in ("decided", "refused") and status != {"decided": "ok"}.get(self.state, self.state):
-            return False
-        if self.finding == "positive" and (result is None or not _positive(result)):
-            return False
-        return not self.period or image.received > time.time() - PERIODS[self.period] * DAY_S
+        selection = Selection(
+            states=STAGES.get(self.state),
+            finding=self.finding if self.finding not in ("", "positive") else None,
+            text=self.text,
+            limit=PAGE + 1,
+            before=self.before,
+            order=self.order,
+            status=STATUS.get(self.state),
+            positive=self.finding == "positive",
+            since=time.time() - PERIODS[self.period] * DAY_S if self.period else None,
+        )
+        found = spool.rows(selection)
+        return found[:PAGE], len(found) > PAGE
 
 
 @dataclass(frozen=True)
@@ -180,7 +162,3 @@ def _place(probability: float, threshold: float) -> float:
     """0 … 1: odds against the threshold's odds, which lie at 0.5 (the scale of `results.record.urgency`)."""
     over, under = probability * (1 - threshold), threshold * (1 - probability)
     return over / (over + under) if over + under > 0 else 0.5
-
-
-def _positive(result: Result) -> bool:
-    return any(entry["decision"] == "positive" for entry in result.record["findings"])

@@ -34,9 +34,9 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
     for number in range(3):
         put(opened, write_dicom(chest(number, size=64), tmp_path / f"{number}.dcm"))
         opened.claim()
-    finding = {"name": "covid", "decision": "positive"}
+    findings = [{"name": "pneumonia", "decision": "negative"}, {"name": "covid", "decision": "positive"}]
     new = NewDelivery("pacs", "sr", str(generate_uid()))
-    opened.finish(1, Outcome("ok", {"findings": [finding]}, identity=IDENTITY), [new])
+    opened.finish(1, Outcome("ok", {"findings": findings}, identity=IDENTITY), [new])
     opened.finish(2, Outcome("refused", {"reason": "no_contrast", "detail": "one flat value"}))
     opened.fail(3, "the decoder crashed")
     opened.claim()
@@ -62,12 +62,22 @@ def test_list_shows_every_state(queue: Run, spool: Spool) -> None:
     lines = {line.split()[0]: line for line in done.stdout.splitlines()}
     assert list(lines) == ["4", "3", "2", "1"]
     assert "ID-7" in lines["1"]
-    assert "covid POSITIVE" in lines["1"]
-    assert "refused: one flat value" in lines["2"]
-    assert "the decoder crashed" in lines["3"]
+    assert "covid POSITIVE, pneumonia negative" in lines["1"]
+    assert "REFUSED, not screened: one flat value" in lines["2"]
+    assert "NO RESULT: the decoder crashed" in lines["3"]
+    assert not any("negative" in lines[number] for number in "234")
     assert "received" in lines["4"]
     assert "\x1b" not in done.stdout
     assert "1 results on their way" in done.stderr
+
+
+def test_what_went_into_quarantine_after_its_decision_has_no_result(queue: Run, spool: Spool) -> None:
+    spool.path(spool.get(1)).unlink()
+    spool.recover()
+    line = queue("list", "--state", "quarantined").stdout.splitlines()[-1]
+    assert "NO RESULT" in line
+    assert "covid" not in line
+    assert "result" not in json.loads(queue("show", 1, "--json").stdout)
 
 
 def test_list_selects_by_state_and_search(queue: Run, spool: Spool) -> None:
@@ -82,7 +92,7 @@ def test_list_selects_by_state_and_search(queue: Run, spool: Spool) -> None:
 def test_show_tells_what_is_still_to_be_delivered(queue: Run, spool: Spool) -> None:
     value = json.loads(queue("show", 1, "--json").stdout)
     assert value["deliveries"] == [{"destination": "pacs", "kind": "sr", "attempts": 0, "error": ""}]
-    assert value["result"]["findings"][0]["name"] == "covid"
+    assert value["result"]["findings"][1]["name"] == "covid"
     assert Path(value["path"]).exists()
     shown = queue("show", 3).stdout
     assert "the decoder crashed" in shown

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgecxr.errors import SpoolError
+from edgecxr.runtimes.node.listing import Selection
 from edgecxr.runtimes.node.spool import (
     Arrival,
     Image,
@@ -47,6 +49,10 @@ def claimed(spool: Spool) -> Image:
     return image
 
 
+def wanted(spool: Spool, **asked: Any) -> list[int]:
+    return [image.id for image, _ in spool.rows(Selection(**asked))]
+
+
 def test_listings_filter_and_page(spool: Spool) -> None:
     names = ["Doe^John", "50%_Off^A", "Иванов^Пётр", "Doe^Jane", "Back\\slash"]
     for index, name in enumerate(names):
@@ -80,6 +86,14 @@ def test_listings_filter_and_page(spool: Spool) -> None:
     assert result is not None
     assert (result.status, result.cam) == ("ok", None)
     assert spool.listing(limit=1)[0][1] is None
+    received = spool.get(4).received
+    assert wanted(spool, positive=True) == [4, 2]
+    assert wanted(spool, status="ok", limit=2) == [5, 4]
+    assert wanted(spool, status="refused") == []
+    assert wanted(spool, since=received) == [6, 5, 4]
+    spool.path(spool.get(4)).unlink()
+    spool.recover()
+    assert wanted(spool, positive=True) == ids(finding="tb") == [2]
     with pytest.raises(SpoolError, match="order 'oldest' of a listing"):
         spool.listing(order="oldest")  # type: ignore[arg-type]
 

@@ -103,7 +103,7 @@ def test_a_film_is_decided_with_its_deliveries(
     assert b'edgecxr_decided_total{decision="' in metrics.page(True)
 
 
-def test_a_refused_film_is_reported_without_a_capture(
+def test_a_refused_film_is_reported_as_such_everywhere(
     spool: Spool, put: Callable[..., int], pool: Callable[..., Workers], tmp_path: Path
 ) -> None:
     pool()
@@ -113,7 +113,12 @@ def test_a_refused_film_is_reported_without_a_capture(
     result = spool.result(image)
     assert result is not None
     assert (result.status, result.record["reason"], result.urgency) == ("refused", "not_a_radiograph", 0)
-    assert {item.kind for item in spool.due(time.time() + 60)} == {"sr"}
+    due = spool.due(time.time() + 60)
+    assert sorted((item.destination, item.kind) for item in due) == [
+        ("pacs", "capture"),
+        ("pacs", "sr"),
+        ("paper", "sr"),
+    ]
 
 
 def test_what_is_no_dicom_is_delivered_nowhere(

@@ -133,7 +133,8 @@ def test_the_report_of_a_refused_image_has_a_reason_and_no_number(phantom: Any, 
     assert "Refused: not screened" in meanings(made)
     assert reason.value.replace("_", " ") in meanings(made)
     assert any("because ..." in text for text in texts(made))
-    assert not {"Positive", "Negative"} & set(meanings(made))
+    assert not {"Positive", "Negative", "Plain X-ray of chest"} & set(meanings(made))
+    assert "Imaging procedure" in meanings(made)
 
 
 def test_the_capture_is_a_colour_picture_that_measures_nothing(phantom: Any) -> None:
@@ -152,6 +153,8 @@ def test_the_capture_is_a_colour_picture_that_measures_nothing(phantom: Any) -> 
 
 def test_a_film_that_names_the_patient_gives_a_capture_that_says_so(altered: Callable[..., Any]) -> None:
     assert altered(BurnedInAnnotation="YES").build("capture").BurnedInAnnotation == "YES"
+    assert altered(BurnedInAnnotation="NO").build("capture").BurnedInAnnotation == "NO"
+    assert "BurnedInAnnotation" not in altered(BurnedInAnnotation=None).build("capture")
 
 
 def test_once_lossy_always_lossy(phantom: Any, altered: Callable[..., Any]) -> None:

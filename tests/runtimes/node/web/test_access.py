@@ -161,6 +161,7 @@ def test_every_answer_has_the_policy(served: Any) -> None:
         assert headers["x-content-type-options"] == "nosniff"
         assert "server" not in headers
     assert served.client.get("/").headers["cache-control"] == "no-store"
+    assert served.client.get("/static/style.css").headers["cache-control"] == "no-cache"
 
 
 def test_tls(serve: Callable[..., Any], tmp_path: Path) -> None:

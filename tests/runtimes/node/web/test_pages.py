@@ -153,6 +153,13 @@ def test_a_page_that_is_not_there(served: Any) -> None:
     assert "no image 77" in Page(answer.text).text
 
 
+@pytest.mark.parametrize("address", ["/results/abc", "/results/0"])
+def test_a_mistyped_address_is_told_as_a_page(served: Any, address: str) -> None:
+    answer = served.client.get(address, headers={"accept": "text/html"})
+    assert answer.status_code == 400
+    assert "the address has a mistake" in Page(answer.text).text
+
+
 def test_problems_are_on_every_page(full: Any) -> None:
     full.clinic.problems = ("the disk is nearly full",)
     for path in ("/", "/health", "/results/1"):
