@@ -41,7 +41,7 @@ def plan(shapes: Sequence[tuple[tuple[int, int], Box]], threads: int | None = No
     rows = sum(box.height * -(-box.width // tile) for (_, box), tile in zip(shapes, tiles, strict=True))
     band = min(MOST_ROWS, -(-rows // BLOCKS))
     blocks = max(-(-box.height // band) * -(-box.width // tile) for (_, box), tile in zip(shapes, tiles, strict=True))
-    return Tiling(chosen, band, tiles, blocks, MOST_ROWS * COVER_BYTES + 2 * COLUMNS * 4 * chosen)
+    return Tiling(chosen, band, tiles, blocks, (MOST_ROWS + chosen) * COVER_BYTES + 2 * COLUMNS * 4 * chosen)
 
 
 def _slots(width: int, columns: int, threads: int) -> int:

@@ -27,12 +27,13 @@ struct Packed {
 struct Lane {
   float sums[kColumns];  // at the start of an output row: the share of the source row that the one before had last
   double total;
-  Cover column;
 };
 
-// Shared memory: the covers of the band's rows, two rows of column sums, the near part of a table.
+// Shared memory: the covers of the band's rows and of the tile's columns, two rows of column sums, the near part of a
+// table.
 struct Shared {
   Cover* covers;
+  Cover* columns;
   float* sums;
   float* near;
 };
@@ -40,8 +41,9 @@ struct Shared {
 EDGECXR_HD uint64_t shared_sums(int threads) { return 2ull * kColumns * static_cast<uint64_t>(threads); }
 
 EDGECXR_HD Shared shared_of(unsigned char* memory, int threads) {
-  float* sums = reinterpret_cast<float*>(memory + kBand * sizeof(Cover));
-  return {reinterpret_cast<Cover*>(memory), sums, sums + shared_sums(threads)};
+  auto* covers = reinterpret_cast<Cover*>(memory);
+  auto* sums = reinterpret_cast<float*>(covers + kBand + threads);
+  return {covers, covers + kBand, sums, sums + shared_sums(threads)};
 }
 
 template <bool Padded>
@@ -114,19 +116,24 @@ EDGECXR_HD Packed<Words> loaded(const Launch& launch, int64_t at) {
   return result;
 }
 
-// Adds rows [begin, cover.last] of the columns at byte `at` of each row to lane.sums, puts the sums of the output row
-// into `sums`, and leaves in the lane what the last source row gives to the next output row.
+// Adds up the rows of `cover` in the columns at byte `at` of each, of which the lane has the first where it is `carried`.
+// Puts the sums into `sums`, and leaves in the lane what the last source row gives to the next output row.
 template <class Group, int Bytes, class Value>
-EDGECXR_HD void stream(const Launch& launch, const Frame& frame, const Value& value, const Cover& cover, int32_t begin,
+EDGECXR_HD void stream(const Launch& launch, const Frame& frame, const Value& value, const Cover& cover, bool carried,
                        float next_weight, int64_t at, Lane& lane, float* sums) {
   constexpr int kWords = kColumns * Bytes / 4;
   const int64_t pitch = frame.pitch;
   const uint32_t flip = frame.flip;
   const bool aligned = (frame.offset | pitch) % (kColumns * Bytes) == 0;
-  float high[kColumns] = {};
+  float low[kColumns], high[kColumns];
+#pragma unroll
+  for (int x = 0; x < kColumns; ++x) {
+    low[x] = carried ? lane.sums[x] : 0.0f;
+    high[x] = 0.0f;
+  }
   Packed<kWords> border{};
   int batches = 0;
-  for (int32_t y = begin; y <= cover.last; y += kRows) {
+  for (int32_t y = cover.first + (carried ? 1 : 0); y <= cover.last; y += kRows) {
     Packed<kWords> rows[kRows];
     if (aligned) {
 #pragma unroll
@@ -141,27 +148,26 @@ EDGECXR_HD void stream(const Launch& launch, const Frame& frame, const Value& va
     }
 #pragma unroll
     for (int k = 0; k < kRows; ++k) {
-      if (y + k > cover.last) break;
-      const float weight = y + k == cover.first ? cover.first_weight : y + k == cover.last ? cover.last_weight : 1.0f;
+      if (y + k <= cover.last) {
+        const float weight = y + k == cover.first ? cover.first_weight : y + k == cover.last ? cover.last_weight : 1.0f;
 #pragma unroll
-      for (int word = 0; word < kWords; ++word) rows[k].words[word] ^= flip;
+        for (int word = 0; word < kWords; ++word) rows[k].words[word] ^= flip;
 #pragma unroll
-      for (int x = 0; x < kColumns; ++x) {
-        lane.sums[x] = fused(weight, value(lifted<Bytes>(rows[k].words, x)), lane.sums[x]);
+        for (int x = 0; x < kColumns; ++x) low[x] = fused(weight, value(lifted<Bytes>(rows[k].words, x)), low[x]);
+        border = rows[k];
       }
-      border = rows[k];
     }
     if (++batches % kBatches == 0) {
 #pragma unroll
       for (int x = 0; x < kColumns; ++x) {
-        high[x] += lane.sums[x];
-        lane.sums[x] = 0.0f;
+        high[x] += low[x];
+        low[x] = 0.0f;
       }
     }
   }
 #pragma unroll
   for (int x = 0; x < kColumns; ++x) {
-    sums[x] = high[x] + lane.sums[x];
+    sums[x] = high[x] + low[x];
     lane.sums[x] = next_weight * value(lifted<Bytes>(border.words, x));
   }
 }
@@ -229,16 +235,16 @@ EDGECXR_HD void blacken(const Frame& frame, const Launch& launch, const Part& pa
 // `stream` for the film's type and transfer.
 template <class Group, int Bytes>
 EDGECXR_HD void stream_bytes(const Launch& launch, const Frame& frame, const Shared& shared, const Cover& cover,
-                             int32_t begin, float next_weight, int32_t column, Lane& lane, float* sums) {
+                             bool carried, float next_weight, int32_t column, Lane& lane, float* sums) {
   const int64_t at = frame.offset + static_cast<int64_t>(column) * Bytes;
   if (frame.table >= 0) {
     const TableValue value{shared.near, launch.tables + frame.table, static_cast<uint32_t>(frame.near_first),
                            static_cast<uint32_t>(frame.near_count)};
-    stream<Group, Bytes>(launch, frame, value, cover, begin, next_weight, at, lane, sums);
+    stream<Group, Bytes>(launch, frame, value, cover, carried, next_weight, at, lane, sums);
   } else if (frame.line.padding_count) {
-    stream<Group, Bytes>(launch, frame, LineValue<true>{frame.line}, cover, begin, next_weight, at, lane, sums);
+    stream<Group, Bytes>(launch, frame, LineValue<true>{frame.line}, cover, carried, next_weight, at, lane, sums);
   } else {
-    stream<Group, Bytes>(launch, frame, LineValue<false>{frame.line}, cover, begin, next_weight, at, lane, sums);
+    stream<Group, Bytes>(launch, frame, LineValue<false>{frame.line}, cover, carried, next_weight, at, lane, sums);
   }
 }
 
@@ -260,21 +266,18 @@ EDGECXR_HD void fill(Group& group, const Frame& frame, const Launch& launch, con
       group.each([&](int thread, Lane& lane) {
         const int32_t mine = x + kColumns * thread;
         if (mine >= end) return;
-#pragma unroll
-        for (int k = 0; k < kColumns; ++k) lane.sums[k] = carried ? lane.sums[k] : 0.0f;
-        const int32_t first = carried ? row.first + 1 : row.first;
         float* out = sums + kColumns * thread;
         if (frame.bytes == 1) {
-          stream_bytes<Group, 1>(launch, frame, shared, row, first, next_weight, mine, lane, out);
+          stream_bytes<Group, 1>(launch, frame, shared, row, carried, next_weight, mine, lane, out);
         } else {
-          stream_bytes<Group, 2>(launch, frame, shared, row, first, next_weight, mine, lane, out);
+          stream_bytes<Group, 2>(launch, frame, shared, row, carried, next_weight, mine, lane, out);
         }
       });
       group.barrier();  // one is enough: the next sums go to the other half
       group.each([&](int thread, Lane& lane) {
         if (thread >= part.columns) return;
         const int32_t stop = end - x < reach ? end : x + reach;
-        lane.total = (x == begin ? 0.0 : lane.total) + summed(sums, x, stop, lane.column);
+        lane.total = (x == begin ? 0.0 : lane.total) + summed(sums, x, stop, shared.columns[thread]);
         if (stop < end) return;
         const int64_t at = plane + static_cast<int64_t>(frame.top + part.row + i) * launch.size + frame.left;
         store(launch, at + part.column + thread,
@@ -293,9 +296,9 @@ EDGECXR_HD void run_block(Group& group, const Launch& launch, int64_t index, int
   if (block >= tiles * ((frame.rows + frame.band - 1) / frame.band)) return;  // the grid is as wide as the largest needs
   const Part part = part_of(frame, launch.size, block);
   const int64_t plane = index * launch.size * launch.size;  // its first element in the output
-  group.each([&](int thread, Lane& lane) {
+  group.each([&](int thread, Lane&) {
     if (thread < part.rows) shared.covers[thread] = cover(frame.height, frame.rows, part.row + thread);
-    if (thread < part.columns) lane.column = cover(frame.width, frame.columns, part.column + thread);
+    if (thread < part.columns) shared.columns[thread] = cover(frame.width, frame.columns, part.column + thread);
     const int32_t near = frame.table >= 0 ? frame.near_count : 0;
     for (int32_t k = thread; k < near; k += group.threads()) {
       shared.near[k] = launch.tables[frame.table + frame.near_first + k];
