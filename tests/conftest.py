@@ -26,11 +26,18 @@ else:
 PEERS = ("dcmsend", "Orthanc", "dciodvfy", "DicomSRValidator")
 
 
+def _absence_of_gpu() -> str | None:
+    from edgecxr.runtimes.driver import probe
+
+    return probe().reason or None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     peers = [tool for tool in PEERS if not shutil.which(tool, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")]
     loops = os.geteuid() == 0 and os.access("/dev/loop-control", os.W_OK)
     lacks = {
         "browser": None if shutil.which("chromium") else "apt-get install chromium for this test",
+        "gpu": _absence_of_gpu(),
         "peers": f"apt-get install dcmtk orthanc dicom3tools pixelmed-apps; lacking {', '.join(peers)}"
         if peers
         else None,

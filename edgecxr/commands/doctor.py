@@ -159,9 +159,9 @@ def _gpu() -> list[Finding]:
 
     report = probe()
     found = [
-        Finding("NVIDIA driver", "absent", report.reason)
+        Finding("NVIDIA GPU", "absent", report.reason)
         if report.reason
-        else Finding("NVIDIA driver", "ok", f"CUDA up to {report.cuda}; {report.release or 'it names no release'}")
+        else Finding("NVIDIA GPU", "ok", f"CUDA up to {report.cuda}; {report.release or 'it names no release'}")
     ]
     for gpu in report.devices:
         memory = f"{gpu.memory_bytes / 2**30:.1f} GiB{', shared with the CPU' if gpu.integrated else ''}"
