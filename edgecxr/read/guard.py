@@ -107,18 +107,17 @@ def inflate(data: memoryview, limits: Limits) -> memoryview:
     stream = zlib.decompressobj(-zlib.MAX_WBITS)
     result = bytearray()
     try:
-        pending = bytes(data)
-        while not stream.eof and (pending or not result):
-            chunk = stream.decompress(pending, INFLATE_STEP)
-            pending = stream.unconsumed_tail
-            result += chunk
-            if len(result) > limits.inflated_bytes:
-                raise Refusal(
-                    RefusalReason.TOO_LARGE,
-                    f"the deflated data set inflates to more than {limits.inflated_bytes:,} bytes",
-                )
-            if not chunk and not pending:
-                break
+        for start in range(0, len(data), INFLATE_STEP):
+            pending, full = bytes(data[start : start + INFLATE_STEP]), True
+            while (pending or full) and not stream.eof:  # a full piece may have left more inside the decompressor
+                chunk = stream.decompress(pending, INFLATE_STEP)
+                pending, full = stream.unconsumed_tail, len(chunk) == INFLATE_STEP
+                result += chunk
+                if len(result) > limits.inflated_bytes:
+                    raise Refusal(
+                        RefusalReason.TOO_LARGE,
+                        f"the deflated data set inflates to more than {limits.inflated_bytes:,} bytes",
+                    )
     except zlib.error as error:
         raise Refusal(RefusalReason.UNREADABLE, f"the deflated data set is damaged: {error}") from error
     if not stream.eof:

@@ -1,10 +1,12 @@
 """Hostile files: refused for the right reason, in bounded time and memory, whatever they declare."""
 
 import os
+import random
 import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 
 import imagecodecs
 import numpy as np
@@ -27,6 +29,7 @@ from pydicom.uid import (
 from edgecxr.errors import Refusal, RefusalReason
 from edgecxr.radiograph import Radiograph
 from edgecxr.read import Limits, find_files, read_radiograph
+from edgecxr.read.guard import DEFAULT, INFLATE_STEP, inflate
 
 ITEM, ITEM_END, SEQUENCE_END = (struct.pack("<HHI", 0xFFFE, tag, 0) for tag in (0xE000, 0xE00D, 0xE0DD))
 OPEN_ITEM = struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF)
@@ -299,3 +302,15 @@ def test_find_files_does_not_follow_a_link_back(tmp_path):
     (tmp_path / "films/loop").symlink_to(tmp_path, target_is_directory=True)
     assert list(find_files([tmp_path])) == [tmp_path / "films/loop"]
     assert refusal(tmp_path / "films/loop").reason is RefusalReason.UNREADABLE
+
+
+@pytest.mark.parametrize("size", [0, 1, INFLATE_STEP - 1, INFLATE_STEP, INFLATE_STEP + 1, 3 * INFLATE_STEP])
+@pytest.mark.parametrize("fill", [bytes, random.Random(1).randbytes], ids=["zeros", "noise"])
+def test_any_length_inflates_whole(size: int, fill: Callable[[int], bytes]) -> None:
+    """Where a piece that was taken in, or one that was given out, ends at the end of the stream."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    data = packer.compress(fill(size)) + packer.flush()
+    whole = bytes(inflate(memoryview(data), DEFAULT))
+    assert len(whole) == size
+    assert zlib.crc32(whole) == zlib.crc32(zlib.decompress(data, -zlib.MAX_WBITS))
+    assert bytes(inflate(memoryview(data + b"\0"), DEFAULT)) == whole

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -30,6 +31,7 @@ from edgecxr.runtimes.node.config import NodeConfig
 from edgecxr.runtimes.node.node import Node
 from edgecxr.runtimes.node.sender import send
 from edgecxr.runtimes.node.spool import State
+from edgecxr.runtimes.node.storage import CLASSES
 
 LONG_S = 120.0
 NAME = "Waldvogel^Ottilie"
@@ -245,18 +247,29 @@ def test_every_shared_file_ends_somewhere(settings: dict[str, Any], shared_dicom
 
 @pytest.mark.peers
 @pytest.mark.shared_data
-def test_every_shared_file_sent_by_dcmsend_ends_somewhere(settings: dict[str, Any], shared_dicom: Path) -> None:
-    """What dcmsend cannot read or the node cannot take is refused to its sender; what was acknowledged ends."""
+def test_every_shared_file_sent_by_dcmsend_ends_somewhere(
+    settings: dict[str, Any], shared_dicom: Path, tmp_path: Path
+) -> None:
+    """dcmsend's own report is the witness: what it says was taken ended, and what was not taken had a reason."""
     settings["destinations"] = []
+    report = tmp_path / "report.txt"
     with opened(settings) as node:
         port = str(peer_of(node).port)
-        command = ["dcmsend", "--scan-directories", "--no-halt", "--no-uid-checks", "127.0.0.1", port]
-        subprocess.run([*command, str(shared_dicom)], capture_output=True, timeout=LONG_S)
-        stored = 0 if node.receiver is None else node.receiver.statistics()["stored"]
-        assert stored >= 20
+        command = ["dcmsend", "--scan-directories", "--no-halt", "--no-uid-checks", "--create-report-file", str(report)]
+        subprocess.run([*command, "127.0.0.1", port, str(shared_dicom)], capture_output=True, timeout=LONG_S)
+        entries = [dict(re.findall(r"^(\S.*?) *: (.*)$", part, re.M)) for part in report.read_text().split("\n\n")]
+        told = [entry for entry in entries if "DIMSE Status" in entry]
+        taken = [entry["SOP Instance"] for entry in told if entry["DIMSE Status"].startswith("0x0000")]
+        statistics = {} if node.receiver is None else node.receiver.statistics()
+        assert len(taken) == statistics["stored"] >= 30
+        assert statistics["faults"] == statistics["protocol_errors"] == statistics["refused"] == 0
+        for entry in told:
+            if "no acceptable" in entry["DIMSE Status"]:  # then it is nothing that X-ray units send
+                assert entry["SOP Class"].split()[0] not in CLASSES
         until(lambda: ended(node) == sum(node.spool.counts().values()))
         rows = node.spool.listing(limit=200)
-        assert 0 < len(rows) <= stored
+        assert set(taken) <= {image.sop_instance for image, _ in rows}  # one file has another UID in its meta information
+        assert len(rows) <= len(taken)
         for image, result in rows:
             assert image.error if image.state is State.QUARANTINED else result is not None
         statuses = {result.status for _, result in rows if result is not None}
