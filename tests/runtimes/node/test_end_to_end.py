@@ -268,7 +268,7 @@ def test_every_shared_file_sent_by_dcmsend_ends_somewhere(
                 assert entry["SOP Class"].split()[0] not in CLASSES
         until(lambda: ended(node) == sum(node.spool.counts().values()))
         rows = node.spool.listing(limit=200)
-        assert set(taken) <= {image.sop_instance for image, _ in rows}  # one file has another UID in its meta information
+        assert set(taken) <= {image.sop_instance for image, _ in rows}  # one has another UID in its meta information
         assert len(rows) <= len(taken)
         for image, result in rows:
             assert image.error if image.state is State.QUARANTINED else result is not None
