@@ -125,4 +125,6 @@ def words(error: BaseException) -> str:
     """An error of the operating system, as it says it."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
+    if isinstance(error, ConnectionRefusedError):
+        return "Connection refused: nothing listens there; check the address, the port, and whether it runs"
     return str(getattr(error, "strerror", None) or error)

@@ -81,7 +81,7 @@ def test_a_peer_that_is_not_there_ends_with_3(run: Run, films: Path) -> None:
         unused.bind(("127.0.0.1", 0))
         done = run("send", films, "--to", f"PACS@127.0.0.1:{unused.getsockname()[1]}")
     assert done.returncode == 3
-    assert "Connection refused" in done.stderr
+    assert "Connection refused: nothing listens there; check the address, the port" in done.stderr
     assert "Traceback" not in done.stderr
 
 
