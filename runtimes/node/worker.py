@@ -127,6 +127,8 @@ class Worker(threading.Thread):
     def _open(self) -> bool:
         self._tell(activity="opening", pid=0, proved=None)
         self._opening = ScreeningProcess(self._shared.setup)
+        if self._shared.stopping.is_set():  # since before `hurry` could see what to interrupt
+            self._opening.interrupt()
         try:
             self._opening.open()
         except EngineError as error:
