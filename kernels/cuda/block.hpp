@@ -23,6 +23,11 @@ struct Packed {
   uint32_t words[Words];
 };
 
+// Column sums as they are stored, 16 bytes at a time.
+struct alignas(16) Four {
+  float a, b, c, d;
+};
+
 // What a thread keeps from one barrier to the next.
 struct Lane {
   float sums[kColumns];  // at the start of an output row: the share of the source row that the one before had last
@@ -166,9 +171,12 @@ EDGECXR_HD void stream(const Launch& launch, const Frame& frame, const Value& va
     }
   }
 #pragma unroll
-  for (int x = 0; x < kColumns; ++x) {
-    sums[x] = high[x] + low[x];
-    lane.sums[x] = next_weight * value(lifted<Bytes>(border.words, x));
+  for (int x = 0; x < kColumns; ++x) lane.sums[x] = next_weight * value(lifted<Bytes>(border.words, x));
+  auto* fours = reinterpret_cast<Four*>(sums);
+#pragma unroll
+  for (int k = 0; k < kColumns / 4; ++k) {
+    fours[k] = {high[4 * k] + low[4 * k], high[4 * k + 1] + low[4 * k + 1], high[4 * k + 2] + low[4 * k + 2],
+                high[4 * k + 3] + low[4 * k + 3]};
   }
 }
 
