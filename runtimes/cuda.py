@@ -16,6 +16,7 @@ from edgecxr.runtimes.driver import DeviceReport, Gpu, probe
 
 __all__ = ["Buffer", "CudaGraph", "Device", "DeviceFault", "DeviceReport", "Gpu", "load_pycuda", "probe"]
 
+_contexts: dict[int, Any] = {}  # of this process, by the number of the GPU
 NAN_BYTE = 0xFF  # repeated, it is NaN in float32 and in float16: what was not written is seen
 HINTS = {  # what the driver says -> what to do
     "out of memory": "other programs hold the GPU's memory: end them, or screen on the CPU",
@@ -51,8 +52,7 @@ class Device:
         self._fault = ""
         self._buffers: list[Buffer] = []
         try:
-            self._driver.init()
-            self._context: Any = self._driver.Device(index).retain_primary_context()
+            self._context: Any = _primary_context(self._driver, index)
         except self._driver.Error as error:
             raise DeviceFault(self._words(error)) from error
         with self.use() as driver:
@@ -127,6 +127,7 @@ class Device:
                     self.stream.synchronize()
                     for buffer in self._buffers:
                         buffer.free()
+                    self.stream = None  # while the context is current: pycuda frees nothing from another thread else
         finally:
             self._buffers.clear()
             self.stream = self._context = None
@@ -135,6 +136,14 @@ class Device:
         words = str(error).strip() or type(error).__name__
         hint = next((advice for part, advice in HINTS.items() if part in words.lower()), "")
         return f"{self.gpu.name}: {words}{'; ' + hint if hint else ''}"
+
+
+def _primary_context(driver: Any, index: int) -> Any:
+    """Retained once and kept: pycuda leaves a released one current in the thread that releases it."""
+    if index not in _contexts:
+        driver.init()
+        _contexts[index] = driver.Device(index).retain_primary_context()
+    return _contexts[index]
 
 
 class Buffer:
@@ -195,7 +204,9 @@ class CudaGraph:
         self._device, self._stream = device, device.stream.handle
         mode = self._cuda.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         with device.use():
-            self._check("cuStreamBeginCapture", self._cuda.cuStreamBeginCapture(self._stream, mode))
+            (code,) = self._cuda.cuStreamBeginCapture(self._stream, mode)
+            if int(code):
+                raise EngineError(f"this driver captures no CUDA graphs: {self._words(code)}")
             problem: Exception | None = None
             try:
                 enqueue()

@@ -184,6 +184,8 @@ class GpuGraph(Graph):
             with self.device.use():
                 for graph in self._graphs.values():
                     graph.close()
+                self._graphs.clear()
+                self._kernel = None  # its module is unloaded while the context is current
                 self._unload()
         except EngineError:
             pass  # failed or closed: there is nothing to give back to
