@@ -127,7 +127,7 @@ class Device:
                     self.stream.synchronize()
                     for buffer in self._buffers:
                         buffer.free()
-                    self.stream = None  # while the context is current: pycuda frees nothing from another thread else
+                    self.stream = None
         finally:
             self._buffers.clear()
             self.stream = self._context = None
@@ -187,7 +187,7 @@ class Buffer:
         """Give the memory back. The context must be current."""
         if not self.mapped and self._memory is not None:
             self._memory.free()
-        self._memory = None
+        self._memory = self._stream = None  # pycuda frees nothing from another thread once the context is not current
         self.host = np.empty(0, np.uint8)
 
 
