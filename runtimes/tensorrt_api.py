@@ -25,33 +25,32 @@ USED = {  # in every version: class -> members
         "set_flag",
         "set_timing_cache",
     ),
-    "INetworkDefinition": ("get_input", "get_output", "num_inputs", "num_outputs"),
+    "INetworkDefinition": ("get_input",),
+    "ITensor": ("name", "shape"),
     "IOptimizationProfile": ("set_shape",),
     "IHostMemory": ("nbytes",),
     "ITimingCache": ("serialize",),
     "IProgressMonitor": ("phase_finish", "phase_start", "step_complete"),
-    "ILogger": ("Severity", "log"),
+    "ILogger": ("log",),
     "OnnxParser": ("get_error", "num_errors", "parse"),
     "ParserError": ("desc",),
     "Runtime": ("deserialize_cuda_engine",),
     "ICudaEngine": (
         "create_execution_context",
         "get_tensor_dtype",
-        "get_tensor_mode",
         "get_tensor_name",
         "get_tensor_shape",
         "num_io_tensors",
     ),
-    "IExecutionContext": ("execute_async_v3", "set_input_shape", "set_tensor_address"),
+    "IExecutionContext": ("execute_async_v3", "set_tensor_address"),
     "NetworkDefinitionCreationFlag": ("STRONGLY_TYPED",),
-    "TensorIOMode": ("INPUT",),
     "DataType": ("FLOAT", "HALF"),
 }
 OPTIONAL = {  # asked for with getattr or hasattr
     "NetworkDefinitionCreationFlag": ("EXPLICIT_BATCH",),  # TensorRT 10
     "IBuilderConfig": ("num_compute_capabilities", "set_compute_capability"),  # TensorRT-RTX, as are all below
     "BuilderFlag": ("REQUIRE_USER_ALLOCATION",),
-    "ComputeCapability": ("CURRENT",),
+    "ComputeCapability": ("SM89",),
     "IExecutionContext": ("is_stream_capturable",),
     "ICudaEngine": ("create_runtime_config",),  # TensorRT from 10.13 as well
     "IRuntimeConfig": ("create_runtime_cache", "set_runtime_cache"),
