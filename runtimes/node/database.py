@@ -1,6 +1,6 @@
 """The spool's index: one SQLite file whose commits survive a power cut, and a counter that moves with each of them.
 
-WAL with ``synchronous=FULL``: a transaction is on the disk when its commit returns
+WAL with ``synchronous=FULL``: a transaction is on the disk when its commit returns, unless it need not be
 (sqlite.org/pragma.html#pragma_synchronous).
 """
 
@@ -159,12 +159,15 @@ class Database:
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
+    def write(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
         """One transaction, durable when the block ends; an exception in the block leaves nothing of it.
 
-        Raises SpoolFull where the disk is full, SpoolError where the file cannot be written.
+        One that is not `durable` outlives a crash of the process, and a power cut may undo it, as a whole; the next
+        durable one carries it to the disk. Raises SpoolFull where the disk is full, SpoolError where the file cannot
+        be written.
         """
         with self._told(), self._write_lock, self._connection() as connection:
+            connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             connection.execute("BEGIN IMMEDIATE")
             before = connection.total_changes
             try:
@@ -220,7 +223,6 @@ class Database:
         connection.row_factory = sqlite3.Row
         try:
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute("PRAGMA journal_size_limit = 16777216")
         except BaseException:

@@ -2,7 +2,6 @@
 
 import threading
 from pathlib import Path
-from typing import Any
 
 from edgecxr.runtimes.node import spool as spool_module
 from edgecxr.runtimes.node.database import Database
@@ -17,14 +16,8 @@ def take_out(breakage: str) -> None:
     elif breakage == "no-file-sync":
         Part.seal = lambda self: self._close()  # type: ignore[method-assign]
     elif breakage == "no-index-sync":
-        take = Database._take
-
-        def lazy(self: Database) -> Any:
-            connection = take(self)
-            connection.execute("PRAGMA synchronous = NORMAL")  # as Orthanc has it
-            return connection
-
-        Database._take = lazy  # type: ignore[method-assign]
+        write = Database.write
+        Database.write = lambda self, *, durable=True: write(self, durable=False)  # type: ignore[method-assign]
     elif breakage == "row-before-file":
         rename = Spool._rename
 
