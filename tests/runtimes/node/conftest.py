@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 import pytest
+from spools import LIMITS
 
 from edgecxr.runtimes.node.config import DicomSection, SpoolLimits
 from edgecxr.runtimes.node.receiver import Receiver
@@ -152,6 +153,20 @@ class Node:
     def stop(self) -> None:
         self.receiver.stop(0)
         self.spool.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "spool"
+
+
+@pytest.fixture
+def spool(folder: Path) -> Iterator[Spool]:
+    """A small spool, open as a node's."""
+    opened = Spool(folder, LIMITS)
+    opened.recover()
+    yield opened
+    opened.close()
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from spools import CR, LIMITS, claimed, files
 
 from edgecxr.errors import SpoolFull
 from edgecxr.phantom import chest, write_dicom
@@ -19,28 +20,12 @@ from edgecxr.runtimes.node.receiver import Receiver
 from edgecxr.runtimes.node.sender import send
 from edgecxr.runtimes.node.spool import (
     Arrival,
-    Image,
     Outcome,
     Receipt,
     Spool,
     SpoolLimits,
     State,
 )
-
-LIMITS = SpoolLimits(max_object_mb=1, refuse_below_mb=0, tidy_below_mb=0)
-CR = "1.2.840.10008.5.1.4.1.1.1"
-OK = Outcome("ok", {"findings": []})
-REFUSED = Outcome("refused", {"reason": "no_contrast", "findings": []})
-
-
-def claimed(spool: Spool) -> Image:
-    image = spool.claim()
-    assert image is not None
-    return image
-
-
-def files(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.rglob("*") if path.suffix in (".part", ".dcm", ".bin"))
 
 
 @pytest.mark.root

@@ -3,53 +3,18 @@
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from spools import LIMITS, claimed, put
 
 from edgecxr.errors import SpoolError
 from edgecxr.runtimes.node.database import SCHEMA_VERSION
 from edgecxr.runtimes.node.spool import (
-    Arrival,
-    Image,
-    Outcome,
-    Receipt,
     Recovery,
     Spool,
-    SpoolLimits,
     State,
 )
-
-LIMITS = SpoolLimits(max_object_mb=1, refuse_below_mb=0, tidy_below_mb=0)
-CR = "1.2.840.10008.5.1.4.1.1.1"
-OK = Outcome("ok", {"findings": []})
-REFUSED = Outcome("refused", {"reason": "no_contrast", "findings": []})
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "spool"
-
-
-@pytest.fixture
-def spool(folder: Path) -> Iterator[Spool]:
-    opened = Spool(folder, LIMITS)
-    opened.recover()
-    yield opened
-    opened.close()
-
-
-def put(spool: Spool, uid: str, data: bytes = b"film", priority: int = 0) -> Receipt:
-    with spool.part() as part:
-        part.write(data)
-        return spool.commit(part, Arrival(CR, uid, "1.2.840.10008.1.2.1", "dicom", "10.0.0.9", priority, "UNIT"))
-
-
-def claimed(spool: Spool) -> Image:
-    image = spool.claim()
-    assert image is not None
-    return image
 
 
 def reopened(spool: Spool) -> tuple[Spool, Recovery]:
