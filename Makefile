@@ -32,9 +32,11 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: $(SOURCES) | $(BIN)/python
+	@echo "installing PyTorch and the rest into $(VENV): some 6 GB, a few minutes without a word"
 	$(BIN)/python -m pip install --quiet ".[train]"
 	@touch $@
 
 $(VENV)/.test: $(SOURCES) | $(BIN)/python
+	@echo "installing PyTorch and the rest into $(VENV): some 6 GB, a few minutes without a word"
 	$(BIN)/python -m pip install --quiet ".[train,bench,dev,node,tensorrt]"
 	@touch $@ $(VENV)/.demo

@@ -22,6 +22,7 @@ from edgecxr.spec import PreprocessSpec
 __all__ = ["KERNELS", "KernelStatus", "active", "preprocess", "report"]
 
 KERNELS = ("cpp", "numpy")
+CURE = "Install it again with a C++ compiler; EDGECXR_REQUIRE_NATIVE=1 makes a failed compilation visible"
 VARIABLE = "EDGECXR_KERNELS"
 
 Frame = Callable[[Radiograph, PreprocessSpec, int], NDArray[Any]]
@@ -73,7 +74,8 @@ def active() -> str:
         _frame_function(forced)
         return forced
     if _absence_of_native():
-        logger.warning("the C++ kernel is absent (%s); films take the slower NumPy reference", _absence_of_native())
+        text = "the C++ kernel is absent: %s. %s. Films take the slower NumPy reference"
+        logger.warning(text, _absence_of_native(), CURE)
         return "numpy"
     return "cpp"
 
@@ -82,7 +84,7 @@ def report() -> list[KernelStatus]:
     """Every kernel, present or not, with the reason."""
     absence = _absence_of_native()
     return [
-        KernelStatus("cpp", not absence, absence or f"compiled, {_cores()} core(s)"),
+        KernelStatus("cpp", not absence, f"{absence}. {CURE}" if absence else f"compiled, {_cores()} core(s)"),
         KernelStatus("numpy", True, "float64 reference"),
     ]
 
@@ -93,7 +95,7 @@ def _frame_function(name: str) -> Frame:
     if name not in KERNELS:
         raise KernelError(f"no kernel {name!r}; {VARIABLE} and kernel= take {' or '.join(KERNELS)}")
     if absence := _absence_of_native():
-        raise KernelError(f"kernel 'cpp' was asked for and is absent ({absence}); install edgecxr with a C++ compiler")
+        raise KernelError(f"kernel 'cpp' was asked for and is absent: {absence}. {CURE}")
     from edgecxr.kernels import native
 
     return native.preprocess_frame
@@ -105,7 +107,7 @@ def _absence_of_native() -> str:
     try:
         from edgecxr.kernels import native  # noqa: F401
     except ImportError as error:
-        return str(error)
+        return f"it was not compiled when EdgeCXR was installed: {error}"
     return ""
 
 
