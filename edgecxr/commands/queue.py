@@ -1,7 +1,6 @@
 """``edgecxr queue``: what the node holds; also while it runs."""
 
 import shutil
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgecxr.commands.choices import make_folder, misuse, writing
+from edgecxr.commands.image_text import details, table
 from edgecxr.commands.terminal import ExitCode, guarded, note, print_json, progress, require_node
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def list_images(
     limit: Annotated[int, typer.Option(min=1, help="Rows to show, newest first.")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """One line for each image: number, state, age, decision, error.
+    """A table: number, state, age, patient ID, name (or the file's, of a watched folder), decision or error.
 
     Example: `edgecxr queue list --config node.yaml --search doe`
     """
@@ -55,8 +55,8 @@ def list_images(
         images = [_image_json(image, result) for image, result in rows]
         print_json({"counts": counts, "outstanding": outstanding, "images": images})
         return
-    for image, result in rows:
-        print(_line(image, result))
+    for line in table(rows):
+        print(line)
     told = ", ".join(f"{number} {name}" for name, number in counts.items() if number) or "no image"
     note(f"{told}; {outstanding} results on their way")
 
@@ -83,9 +83,8 @@ def show(
     if as_json:
         print_json(value)
         return
-    for key, item in value.items():
-        if item not in (None, "", []):
-            print(f"{key:>20}  {_safe(str(item))}")
+    for line in details(value):
+        print(line)
 
 
 def retry(
@@ -113,7 +112,8 @@ def retry(
 def export(
     folder: Annotated[Path, typer.Argument(help="Where the files go.", show_default=False)],
     config: Config,
-    image: Annotated[list[int] | None, typer.Option("--image", help="Number of an image; may be repeated.")] = None,
+    images: Annotated[list[int] | None, typer.Argument(help="Numbers of images.", show_default=False)] = None,
+    image: Annotated[list[int] | None, typer.Option("--image", help="The same, as an option.")] = None,
     state: States = None,
     search: Search = "",
     deidentify: Annotated[
@@ -126,14 +126,15 @@ def export(
 ) -> None:
     """Copy images out of the node, as received or de-identified. Ends with 1 when some were not exported.
 
-    Example: `edgecxr queue export study/ --config node.yaml --state delivered --deidentify`
+    Example: `edgecxr queue export study/ 17 18 --config node.yaml --deidentify`
     """
-    if not (image or state or search):
-        misuse("say which images: --image, --state or --search")
+    numbers = [*(images or ()), *(image or ())]
+    if not (numbers or state or search):
+        misuse("say which images: FOLDER and then their numbers, --state or --search")
     if allow_burned_in and not deidentify:
         misuse("--allow-burned-in belongs to --deidentify")
     with _spool(config) as spool:
-        chosen = _chosen(spool, image, state, search)
+        chosen = _chosen(spool, numbers, state, search)
         make_folder(folder)
         results = _export(spool, chosen, folder, _copier(deidentify, allow_burned_in), quiet=as_json)
     failed = [item for item in results if item["error"]]
@@ -194,8 +195,8 @@ def _get(spool: "Spool", image: int) -> "Image":
         misuse(str(error))
 
 
-def _chosen(spool: "Spool", numbers: list[int] | None, state: list[str] | None, search: str) -> list["Image"]:
-    found = [_get(spool, number) for number in dict.fromkeys(numbers or ())]
+def _chosen(spool: "Spool", numbers: list[int], state: list[str] | None, search: str) -> list["Image"]:
+    found = [_get(spool, number) for number in dict.fromkeys(numbers)]
     if state or search:
         known = {image.id for image in found}
         found += [image for image, _ in _rows(spool, _states(state), search) if image.id not in known]
@@ -256,40 +257,6 @@ def _export(
             results.append(record)
             step(str(image.id))
     return results
-
-
-def _line(image: "Image", result: "Result | None") -> str:
-    told = [f"{image.id}", image.state.value, _age(time.time() - image.received), image.patient_id, image.patient_name]
-    if image.state.value == "quarantined":
-        told.append(f"NO RESULT: {image.error}")
-    elif result is not None:
-        told.append(_decision(result.record) if result.status == "ok" else _refusal(result.record))
-    elif image.error:
-        told.append(f"tried before: {image.error}")
-    return _safe("  ".join(word for word in told if word))
-
-
-def _decision(record: dict[str, Any]) -> str:
-    positive = [finding["name"] for finding in record["findings"] if finding["decision"] == "positive"]
-    negative = [finding["name"] for finding in record["findings"] if finding["decision"] == "negative"]
-    return ", ".join([f"{name} POSITIVE" for name in positive] + [f"{name} negative" for name in negative])
-
-
-def _refusal(record: dict[str, Any]) -> str:
-    return f"REFUSED, not screened: {record.get('detail') or record.get('reason')}"
-
-
-def _safe(text: str) -> str:
-    """Without control characters: a patient's name must not command the terminal."""
-    return "".join(letter if letter.isprintable() else "�" for letter in text)
-
-
-def _age(seconds: float) -> str:
-    """``45 s``, ``12 min``, ``3.5 h`` or ``8 d``."""
-    for limit, divisor, form in ((120, 1, "{:.0f} s"), (7200, 60, "{:.0f} min"), (172_800, 3600, "{:.1f} h")):
-        if seconds < limit:
-            return form.format(max(0.0, seconds) / divisor)
-    return f"{seconds / 86_400:.0f} d"
 
 
 def _image_json(image: "Image", result: "Result | None") -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.presentation import PresentationContext, build_context
 
 from edgecxr.errors import Refusal, RefusalReason, SendError
@@ -77,7 +77,9 @@ def send(
     for index, file in enumerate(files):
         try:
             items.append(_Item(index, file, _pair(file)))
-        except (Refusal, OSError) as error:
+        except Refusal as error:
+            settle(index, None, error.detail)
+        except OSError as error:
             settle(index, None, str(error))
     line = _Line(peer, calling_ae, timeout_s, calls, settle)
     for batch in _batches(items):
@@ -137,6 +139,8 @@ class _Line:
 
 def _store(established: Call, item: _Item, number: int, timeout_s: float) -> tuple[int | None, str]:
     association = established.association
+    if not _taken(association, item.pair):
+        return None, f"the peer does not take {UID(item.pair[0]).name} ({UID(item.pair[1]).name})"
     try:
         association.dimse_timeout = timeout_s + item.file.stat().st_size / SLOWEST
         answer = association.send_c_store(_payload(association, item), msg_id=number % 0xFFFF + 1, priority=0)
@@ -151,10 +155,19 @@ def _store(established: Call, item: _Item, number: int, timeout_s: float) -> tup
     return int(answer.Status), _meaning(int(answer.Status), comment)
 
 
+def _taken(association: Any, pair: Pair) -> bool:
+    """Whether the peer accepted what `_payload` needs."""
+    return not _proposed(pair).isdisjoint(_accepted(association))
+
+
+def _accepted(association: Any) -> set[Pair]:
+    return {(context.abstract_syntax, context.transfer_syntax[0]) for context in association.accepted_contexts}
+
+
 def _payload(association: Any, item: _Item) -> Any:
     """The path, to be sent as it is; the data set, to be written in Implicit VR where the peer takes only that."""
     sop_class, syntax = item.pair
-    accepted = {(context.abstract_syntax, context.transfer_syntax[0]) for context in association.accepted_contexts}
+    accepted = _accepted(association)
     if (
         syntax == ExplicitVRLittleEndian
         and item.pair not in accepted
@@ -181,14 +194,16 @@ def _pair(file: Path) -> Pair:
     with file.open("rb") as handle:
         data = memoryview(handle.read(HEAD))
     if bytes(data[128:132]) != b"DICM":
-        raise Refusal(RefusalReason.UNREADABLE, "no DICOM file (PS3.10): the 128 bytes and DICM before the data lack")
+        raise Refusal(RefusalReason.UNREADABLE, "not a DICOM file (PS3.10): it does not begin with 128 bytes and DICM")
     meta, _ = walk_group(data, 132, META, DEFAULT)
     values = []
-    for tag, keyword in ((0x00020002, "MediaStorageSOPClassUID"), (0x00020010, "TransferSyntaxUID")):
+    for tag, words in ((0x00020002, "SOP class"), (0x00020010, "transfer syntax")):
         element = meta.get(tag)
         text = bytes(data[element.start : element.stop]).decode("latin-1").strip(" \0") if element else ""
-        if not text or not set(text) <= set("0123456789.") or len(text) > 64:
-            raise Refusal(RefusalReason.UNREADABLE, f"its meta information has no valid {keyword}: {shown(text)}")
+        if not text:
+            raise Refusal(RefusalReason.UNREADABLE, f"not a DICOM file (PS3.10): its meta information has no {words}")
+        if not set(text) <= set("0123456789.") or len(text) > 64:
+            raise Refusal(RefusalReason.UNREADABLE, f"the {words} in its meta information is no UID: {shown(text)}")
         values.append(text)
     return values[0], values[1]
 

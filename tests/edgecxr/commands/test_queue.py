@@ -1,6 +1,7 @@
 """`edgecxr queue` on the spool of a node, beside a process that has it open."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,10 @@ def test_list_shows_every_state(queue: Run, spool: Spool) -> None:
     done = queue("list")
     assert done.returncode == 0, done.stderr
     lines = {line.split()[0]: line for line in done.stdout.splitlines()}
-    assert list(lines) == ["4", "3", "2", "1"]
+    assert list(lines) == ["IMAGE", "4", "3", "2", "1"]
+    for column in ("STATE", "AGE", "PATIENT ID", "NAME OR FILE", "RESULT"):
+        start = lines["IMAGE"].index(f" {column}") + 1
+        assert all(line[start - 1] == " " != line[start] for line in lines.values())
     assert "ID-7" in lines["1"]
     assert "covid POSITIVE, pneumonia negative" in lines["1"]
     assert "REFUSED, not screened: one flat value" in lines["2"]
@@ -95,7 +99,19 @@ def test_show_tells_what_is_still_to_be_delivered(queue: Run, spool: Spool) -> N
     assert value["result"]["findings"][1]["name"] == "covid"
     assert Path(value["path"]).exists()
     shown = queue("show", 3).stdout
-    assert "the decoder crashed" in shown
+    assert "error: the decoder crashed" in shown
+    shown = queue("show", 1).stdout
+    assert re.search(r"^received: \d{4}-\d\d-\d\dT[\d:]{8}[+-]\d\d:\d\d$", shown, re.MULTILINE)
+    assert "    name covid, decision positive\n" in shown
+    assert "{" not in shown
+    assert "\x1b" not in shown
+
+
+def test_a_film_of_a_watched_folder_is_called_by_its_file(queue: Run, spool: Spool) -> None:
+    with spool.part() as part:
+        part.write(b"film")
+        spool.commit(part, Arrival("", "", "", "folder", "ward/film\x1b.png"))
+    assert "  -           ward/film\ufffd.png" in queue("list", "--limit", 1).stdout
 
 
 def test_retry_by_number(queue: Run, spool: Spool) -> None:
@@ -112,7 +128,7 @@ def test_export_as_received(queue: Run, spool: Spool, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["000001.dcm", "000004.bin"]
     assert (tmp_path / "out" / "000001.dcm").read_bytes() == (tmp_path / "0.dcm").read_bytes()
-    again = queue("export", "out", "--image", 1)
+    again = queue("export", "out", 1)
     assert (again.returncode, "000001.dcm is there already" in again.stdout) == (1, True)
 
 

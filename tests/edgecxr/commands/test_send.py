@@ -73,7 +73,7 @@ def test_what_was_not_taken_ends_with_1(run: Run, films: Path, archive: Archive)
     assert told["a.dcm"] == (False, "0xA700", "0xA700 out of resources")
     assert told["b.dcm"] == (True, "0xB000", "0xB000 taken with a warning")
     assert told["notes.txt"][:2] == (False, None)
-    assert "no DICOM file" in told["notes.txt"][2]
+    assert "not a DICOM file" in told["notes.txt"][2]
 
 
 def test_a_peer_that_is_not_there_ends_with_3(run: Run, films: Path) -> None:

@@ -129,7 +129,7 @@ def test_what_is_no_dicom_file_is_said_and_the_rest_goes(serve: Serve, films: li
     results = send(files, serve(), "EDGECXR")
     assert [result.sent for result in results] == [True, False, False, True]
     assert [result.file for result in results] == files
-    assert "no DICOM file (PS3.10)" in results[1].error
+    assert "not a DICOM file (PS3.10)" in results[1].error
     assert "No such file" in results[2].error
 
 
@@ -137,7 +137,15 @@ def test_a_class_that_the_peer_does_not_take_is_said(serve: Serve, films: list[P
     other = write_dicom(chest(5, size=64), films[0].with_name("other.dcm"), syntax="jpeg_lossless")
     results = send([films[0], other], serve(), "EDGECXR")
     assert [result.sent for result in results] == [True, False]
-    assert "No presentation context" in results[1].error
+    assert results[1].error.startswith("the peer does not take ")
+    assert "Image Storage" in results[1].error
+    assert "(JPEG Lossless" in results[1].error
+
+
+def test_a_file_without_meta_information_is_no_dicom_file(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "empty.dcm").write_bytes(bytes(128) + b"DICM")
+    (result,) = send([tmp_path / "empty.dcm"], serve(), "EDGECXR")
+    assert result.error == "not a DICOM file (PS3.10): its meta information has no SOP class"
 
 
 def test_a_peer_that_knows_only_implicit_vr_gets_implicit_vr(serve: Serve, films: list[Path]) -> None:
