@@ -135,7 +135,11 @@ class ResultSection(Strict):
     device_serial: Annotated[str, Field(max_length=64)] = "0"
     timezone: (
         Annotated[
-            str, Field(pattern=r"^[+-]\d{4}$", description="offset from UTC, as +0545; the machine's own unless given")
+            str,
+            Field(
+                pattern=r"^[+-](0\d|1[0-4])[0-5]\d$",
+                description="offset from UTC, as +0545; the machine's own unless given",
+            ),
         ]
         | None
     ) = None

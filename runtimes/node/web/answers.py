@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from edgecxr.errors import RefusalReason
+
 if TYPE_CHECKING:
     from edgecxr.runtimes.node.spool import Image, Result
 
@@ -38,7 +40,7 @@ class Answer(BaseModel):
     detail: str = Field("", description="a refusal as a sentence")
     error: str | None = Field(None, description="why it was quarantined")
     findings: list[Finding] = Field([], description="empty unless status is ok")
-    links: dict[str, str] = Field({}, description="self, film, heatmap, cam, sr, capture")
+    links: dict[str, str] = Field({}, description="self and, where there is one, film, heatmap, cam, sr, capture")
 
 
 class Listing(BaseModel):
@@ -82,16 +84,23 @@ def answer(image: "Image", result: "Result | None") -> Answer:
         "received": iso(image.received),
         "copy": image.copy,
     }
-    links = {"self": f"/v1/results/{image.id}", "film": f"/v1/results/{image.id}/film.png"}
+    links = {"self": f"/v1/results/{image.id}"}
+    if result is None or _shown(result):
+        links["film"] = f"{links['self']}/film.png"
     if state == "quarantined":
         return Answer(**base, status="error", error=image.error or "it could not be screened", links=links)
     if result is None:
         return Answer(**base, status="waiting", links=links)
     if image.study_instance:  # without a study there is no place for a DICOM result
         links |= {kind: f"{links['self']}/{kind}.dcm" for kind in ("sr", "capture")}
-    if result.cam is not None:
+    if result.status == "ok" and "map" in result.record:  # a listing has no maps, but whether there is one
         links |= {"heatmap": f"{links['self']}/heatmap.png", "cam": f"{links['self']}/cam.npy"}
     return Answer(**{**result.record, **base, "decided": iso(result.decided), "links": links})
+
+
+def _shown(result: "Result") -> bool:
+    """Whether the film can be drawn: what the reader refused cannot; what only the network refused can."""
+    return result.status == "ok" or result.record.get("reason") == RefusalReason.NOT_FRONTAL_CHEST.value
 
 
 def code_of(found: Answer) -> int:

@@ -2,14 +2,15 @@
 
 import asyncio
 import time
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi import Path as PathParameter
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
+from jinja2.runtime import Context
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
@@ -167,30 +168,48 @@ def _local(address: str) -> str:
 
 def _page(template: str, request: Request, status_code: int = 200, **content: Any) -> Response:
     access: Access = request.app.state.access
+    node: NodeView = request.app.state.node
     html = ENVIRONMENT.get_template(template).render(
-        **content, version=__version__, logout=access.password is not None and template != "login.html"
+        **content,
+        zone=_zone(node.config.results.timezone),
+        version=__version__,
+        logout=access.password is not None and template != "login.html",
     )
     return HTMLResponse(html, status_code)
 
 
-def _clock(when: float | str) -> str:
-    """Local time of day, with the date where that is not today."""
-    moment = datetime.fromtimestamp(when) if isinstance(when, (int, float)) else _parsed(when)
-    today = moment.date() == datetime.now().date()
+def _zone(offset: str | None) -> timezone | None:
+    """Of `results.timezone`, as +0545; None is the machine's own."""
+    if offset is None:
+        return None
+    minutes = int(offset[1:3]) * 60 + int(offset[3:])
+    return timezone(timedelta(minutes=-minutes if offset.startswith("-") else minutes))
+
+
+@pass_context
+def _clock(context: Context, when: float | str) -> str:
+    """Time of day in the node's zone, with the date where that is not today."""
+    moment = _parsed(when).astimezone(context["zone"])
+    today = moment.date() == datetime.now(context["zone"]).date()
     return moment.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M")
 
 
-def _moment(when: float) -> str:
-    """Local date and time with its offset: what a printed sheet needs."""
-    return datetime.fromtimestamp(when).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
+@pass_context
+def _moment(context: Context, when: float) -> str:
+    """Date and time in the node's zone with its offset: what a printed sheet needs."""
+    return _parsed(when).astimezone(context["zone"]).strftime("%Y-%m-%d %H:%M:%S %z")
 
 
-def _parsed(when: str) -> datetime:
-    return datetime.fromisoformat(when.replace("Z", "+00:00")).astimezone()
+def _parsed(when: float | str) -> datetime:
+    if isinstance(when, str):
+        return datetime.fromisoformat(when.replace("Z", "+00:00"))
+    return datetime.fromtimestamp(when, timezone.utc)
 
 
 def _amount(count: float) -> str:
     """Bytes as people read them."""
+    if count < 1e6:
+        return f"{count / 1e3:.1f} kB" if count < 1e4 else f"{count / 1e3:.0f} kB"
     return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 

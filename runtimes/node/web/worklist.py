@@ -94,7 +94,7 @@ class Line:
     image: Image
     stage: str  # waiting, screening, decided, refused or quarantined
     note: str  # a reason or an error; "" where there is none
-    patient: str
+    name: str  # of the patient, else of the file in a watched folder, else "Image" and its number
     bars: tuple[Bar, ...]
     positive: bool
     delivered: bool
@@ -113,7 +113,12 @@ def line(image: Image, result: Result | None) -> Line:
     )
     positive = any(bar.positive for bar in bars)
     delivered = image.state is State.DELIVERED
-    return Line(image, stage, plain(note), person(image.patient_name), bars, positive, delivered)
+    return Line(image, stage, plain(note), _name(image), bars, positive, delivered)
+
+
+def _name(image: Image) -> str:
+    file = plain(image.peer) if image.source == "folder" else ""
+    return person(image.patient_name) or file or f"Image {image.id}"
 
 
 def findings(spool: "Spool") -> list[str]:

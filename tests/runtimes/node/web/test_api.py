@@ -68,6 +68,7 @@ def test_a_refused_film_is_no_error_and_no_finding(served: Any, films: Films) ->
     assert (answer.json()["status"], answer.json()["reason"]) == ("refused", "not_a_chest")
     assert answer.json()["findings"] == []
     image = answer.json()["id"]
+    assert set(answer.json()["links"]) == {"self", "sr", "capture"}
     assert served.client.get(f"/v1/results/{image}/heatmap.png").status_code == 404
     assert "not_a_chest" in served.client.get(f"/v1/results/{image}/film.png").json()["error"]
 
@@ -163,6 +164,7 @@ def test_pictures_and_maps(served: Any, films: Films) -> None:
     assert answer.headers["x-classes"] == "normal,covid,pneumonia"
     assert "covid, pneumonia" in served.client.get(links["heatmap"], params={"finding": "gout"}).json()["error"]
     assert served.client.get(links["sr"]).headers["content-type"] == "application/dicom"
+    assert served.client.get("/v1/results").json()["results"] == [record]
 
 
 def test_too_large_is_refused_with_and_without_a_promise(served: Any) -> None:

@@ -63,6 +63,13 @@ def test_c_client_has_no_result_to_tell(client: Path, served: Any, films: Films,
 
 def test_python_example(films: Films) -> None:
     command = [sys.executable, str(EXAMPLES / "screen.py"), str(films["plain"]), str(films["hand"])]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    assert "pneumonia" in told
-    assert "refused, the body part is 'HAND'" in told
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "pneumonia" in done.stdout
+    assert "refused, the body part is 'HAND'" in done.stdout
+
+
+def test_python_example_without_a_film() -> None:
+    done = subprocess.run([sys.executable, str(EXAMPLES / "screen.py")], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "usage: " in done.stderr

@@ -4,6 +4,7 @@ import re
 import socket
 import threading
 from collections.abc import Callable
+from datetime import datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,35 @@ def test_long_lists_have_pages(served: Any) -> None:
     following = re.search(r'href="(/\?[^"]+)" rel="next"', first)
     assert following is not None
     assert shown(served, following[1].lstrip("/")) == [1]
+
+
+def test_a_film_of_a_watched_folder_is_called_by_its_file(served: Any) -> None:
+    from edgecxr.runtimes.node.spool import Arrival
+
+    for source in ("folder", "http"):
+        with served.clinic.spool.part() as part:
+            part.write(source.encode() * 7000)
+            served.clinic.spool.commit(part, Arrival("", "", "", source, "ward/<b>\u202efilm.png"))
+    for path in ("/", "/results/1"):
+        page = Page(served.client.get(path).text)
+        assert "ward/<b>film.png" in page.text
+        assert "b" not in [tag for tag, _ in page.tags]
+    assert "42 kB" in page.text
+    rows = served.client.get("/").text
+    assert ("Image 1" in rows, "Image 2" in rows) == (False, True)
+
+
+@pytest.mark.parametrize("offset", ["+0545", "-0330"])
+def test_times_are_in_the_zone_of_the_node(served: Any, films: Films, offset: str) -> None:
+    section = served.clinic.config.results.model_copy(update={"timezone": offset})
+    served.clinic.config = served.clinic.config.model_copy(update={"results": section})
+    served.post(films["plain"], wait=0)
+    told = re.search(r"[\d-]{10} [\d:]{8} [+-]\d{4}", served.client.get("/results/1").text)
+    assert told is not None
+    when = datetime.strptime(told[0], "%Y-%m-%d %H:%M:%S %z")
+    assert told[0].endswith(offset)
+    assert when.timestamp() == int(served.clinic.spool.get(1).received)
+    assert when.strftime("%H:%M") in served.client.get("/").text
 
 
 def test_one_result(full: Any) -> None:
