@@ -63,19 +63,31 @@ def _folder(config: "NodeConfig") -> Iterator[Line]:
 
 
 def _writable(topic: str, folder: Path) -> Line:
-    """Whether files can be made, renamed and removed there; the folder is made if its parent is there."""
+    """Whether files can be made, renamed and removed there; of a folder that is absent, whether it could be made."""
+    user = f"user id {os.geteuid()}"
+    if not folder.exists():
+        parent = _nearest(folder)
+        if parent.is_dir() and os.access(
+            parent, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids
+        ):
+            return Line(topic, "ok", f"{folder} is absent; it can be created in {parent} ({user})")
+        return Line(topic, "wrong", f"{folder} is absent, and {parent} cannot be written ({user}); create it")
     probe = folder / ".edgecxr-probe"
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         probe.write_bytes(b"probe")
         probe.rename(probe.with_suffix(".renamed")).unlink()
     except OSError as error:
         return Line(topic, "wrong", f"{folder}: {error.strerror or error}; let the user that runs the node write there")
-    return Line(topic, "ok", f"{folder} can be written")
+    return Line(topic, "ok", f"{folder} can be written ({user})")
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the nearest of its parents that exists."""
+    return next((place for place in (folder, *folder.parents) if place.exists()), Path(folder.anchor))
 
 
 def _disk(config: "NodeConfig") -> Iterator[Line]:
-    place = config.folder if config.folder.exists() else Path(config.folder.anchor)
+    place = _nearest(config.folder)
     free, least = shutil.disk_usage(place).free // MEGABYTE, config.spool.refuse_below_mb
     if free < least:
         yield Line("disk", "cannot", f"{free} MB are free, less than spool.refuse_below_mb {least}: nothing is taken")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from edgecxr.commands.choices import misuse
-from edgecxr.commands.terminal import ExitCode, note, require_node
+from edgecxr.commands.terminal import ExitCode, require_node
 
 if TYPE_CHECKING:
     from edgecxr.runtimes.node.node import Node
@@ -55,8 +55,8 @@ def serve(
     stop = _stop_on_signals()
     node = Node(settings)
     node.start()
-    note(_addresses(node))
     try:
+        print(_addresses(node), flush=True)
         _watch(node, stop)
     finally:
         node.stop(grace_s)

@@ -37,14 +37,13 @@ def keygen(
 
     passphrase = _given(passphrase_file)
     if passphrase is None and ask:
-        if not sys.stdin.isatty():
-            misuse(f"--ask needs a terminal and there is none; give --passphrase-file FILE, or ${VARIABLE}")
-        passphrase = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True).encode()
+        passphrase = _asked("Passphrase", confirm=True)
     key = generate(name, passphrase)
     if as_json:
         print_json({"key": key.key_id, "private": f"{name}.key", "public": f"{name}.pub"})
         return
-    print(f"{name}.key: the private key; who has it can sign in your name")
+    how = "NOT encrypted (no passphrase was given)" if passphrase is None else "encrypted"
+    print(f"{name}.key: the private key, {how}; who has it can sign in your name")
     print(f"{name}.pub: the public key, id {key.key_id[:12]}; name it in trusted_keys of each node")
 
 
@@ -52,6 +51,7 @@ def sign(
     bundle: Annotated[Path, typer.Argument(help="The bundle; the signature is added to the file.")],
     key: Annotated[Path, typer.Option(help="The private key (NAME.key of edgecxr keygen).")],
     passphrase_file: PassphraseFile = None,
+    ask: Annotated[bool, typer.Option("--ask", help="Ask for the passphrase on the terminal.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
     """Check a bundle wholly, then add your signature to it. Its digest stays the same.
@@ -61,7 +61,7 @@ def sign(
     from edgecxr.bundle import signature
     from edgecxr.bundle.keys import is_private_to_owner
 
-    private = _private(key, passphrase_file)
+    private = _private(key, passphrase_file, ask)
     if not is_private_to_owner(key):
         note(f"warning: other users of this machine can read {key}: chmod 600 {key}")
     digest = signature.sign(bundle, private)
@@ -71,16 +71,23 @@ def sign(
         print(f"{bundle}: signed by key {private.key_id[:12]}, digest {digest[:12]}")
 
 
-def _private(path: Path, passphrase_file: Path | None) -> "PrivateKey":
+def _private(path: Path, passphrase_file: Path | None, ask: bool) -> "PrivateKey":
     from edgecxr.bundle.keys import PassphraseWanted, read_private
 
     passphrase = _given(passphrase_file)
     try:
         return read_private(path, passphrase)
     except PassphraseWanted:
-        if passphrase is not None or not sys.stdin.isatty():
+        if passphrase is not None or not (ask or sys.stdin.isatty()):
             raise
-    return read_private(path, typer.prompt(f"Passphrase of {path}", hide_input=True, err=True).encode())
+    return read_private(path, _asked(f"Passphrase of {path}"))
+
+
+def _asked(prompt: str, *, confirm: bool = False) -> bytes:
+    """What is typed on the terminal, unseen; misuse where there is no terminal."""
+    if not sys.stdin.isatty():
+        misuse(f"--ask needs a terminal and there is none; give --passphrase-file FILE, or ${VARIABLE}")
+    return str(typer.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True)).encode()
 
 
 def _given(file: Path | None) -> bytes | None:

@@ -34,8 +34,11 @@ def check(run: Run, settings: dict[str, Any], tmp_path: Path) -> Callable[[], An
     return check
 
 
-def test_all_is_well(check: Callable[[], Any]) -> None:
+def test_all_is_well(check: Callable[[], Any], tmp_path: Path) -> None:
     done = check()
+    assert not (tmp_path / "state").exists()
+    assert not (tmp_path / "in").exists()
+    assert "can be created in" in done.stdout
     assert done.returncode == 0
     topics = [line[9:29].strip() for line in done.stdout.splitlines()]
     ports = ["DICOM port", "HTTP port"]

@@ -80,6 +80,7 @@ def test_passphrases_come_from_a_file_or_the_environment(run: Run, bundle: Path,
 
 def test_misuse_is_a_sentence(run: Run, bundle: Path, tmp_path: Path) -> None:
     generate(tmp_path / "mine")
+    generate(tmp_path / "locked", b"open sesame")
     (tmp_path / "empty").touch()
     for arguments, sentence in (
         (["sign", "none.cxr", "--key", "mine.key"], "none.cxr: cannot be read"),
@@ -88,6 +89,7 @@ def test_misuse_is_a_sentence(run: Run, bundle: Path, tmp_path: Path) -> None:
         (["sign", "tiny.cxr"], "Missing option '--key'"),
         (["keygen", "other", "--passphrase-file", "empty"], "empty: holds 0 bytes, wanted a passphrase"),
         (["keygen", "other", "--ask"], "--ask needs a terminal and there is none; give --passphrase-file FILE"),
+        (["sign", "locked.cxr", "--key", "locked.key", "--ask"], "--ask needs a terminal and there is none"),
         (["keygen", "other", "--passphrase-file", "none"], "none: cannot be read"),
         (["verify", "tiny.cxr", "--trusted", "mine.key"], "mine.key: is a private key, wanted the public one"),
     ):

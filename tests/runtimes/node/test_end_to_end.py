@@ -282,23 +282,23 @@ class Served:
 
     def __init__(self, config: Path) -> None:
         command = [sys.executable, "-m", "edgecxr", "serve", "--config", str(config)]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self.lines: list[str] = []
         self.reader = threading.Thread(target=self._read)
         self.reader.start()
         until(lambda: any("edgecxr serves" in line for line in self.lines) or self.process.poll() is not None)
 
     def _read(self) -> None:
-        if self.process.stderr is not None:
-            self.lines.extend(self.process.stderr)
+        if self.process.stdout is not None:
+            self.lines.extend(self.process.stdout)
 
     def end(self, number: signal.Signals) -> int:
         if self.process.poll() is None:
             self.process.send_signal(number)
         code = self.process.wait(LONG_S)
         self.reader.join()
-        if self.process.stderr is not None:
-            self.process.stderr.close()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
         return code
 
 
