@@ -336,4 +336,5 @@ def test_a_second_interrupt_ends_at_once(settings: dict[str, Any], tmp_path: Pat
         os.kill(int(child), signal.SIGSTOP)  # so that the end has to wait for something
     served.process.send_signal(signal.SIGINT)
     time.sleep(0.2)
-    assert served.end(signal.SIGINT) in (130, 0)
+    # 0: the first had ended it in time; killed by the signal: it came when Python was already leaving
+    assert served.end(signal.SIGINT) in (130, 0, -signal.SIGINT)
