@@ -117,7 +117,10 @@ def _spool(config: "NodeConfig") -> Iterator[Line]:
 
 def _watched(config: "NodeConfig") -> Iterator[Line]:
     for section in config.watch:
-        yield _writable("watched folder", section.folder)
+        line = _writable("watched folder", section.folder)
+        if line.verdict == "ok" and not section.folder.exists():
+            line = Line(line.topic, "warning", f"{section.folder} is absent; the node waits for it: create it")
+        yield line
 
 
 def _ports(config: "NodeConfig") -> Iterator[Line]:

@@ -35,15 +35,23 @@ def check(run: Run, settings: dict[str, Any], tmp_path: Path) -> Callable[[], An
 
 
 def test_all_is_well(check: Callable[[], Any], tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
     done = check()
     assert not (tmp_path / "state").exists()
-    assert not (tmp_path / "in").exists()
     assert "can be created in" in done.stdout
     assert done.returncode == 0
     topics = [line[9:29].strip() for line in done.stdout.splitlines()]
     ports = ["DICOM port", "HTTP port"]
     assert topics == ["configuration", "folder", "disk", "spool", "watched folder", *ports, "bundle", "engine"]
     assert all(line.startswith("ok") for line in done.stdout.splitlines())
+
+
+def test_a_watched_folder_that_is_absent_is_not_made(check: Callable[[], Any], tmp_path: Path) -> None:
+    done = check()
+    assert done.returncode == 0
+    assert "warning  watched folder" in done.stdout
+    assert "is absent; the node waits for it" in done.stdout
+    assert not (tmp_path / "in").exists()
 
 
 def test_a_wrong_key_is_misuse(check: Callable[[], Any], settings: dict[str, Any]) -> None:
