@@ -74,12 +74,10 @@ class HealthMonitor:
     def __init__(self, workers: Workers, asides: Callable[[], list[str]]) -> None:
         self._workers = workers
         self._asides = asides
-        self._failed: list[str] = []
 
     def prove(self) -> None:
         """Hold every live engine against the golden set; one that fails is replaced and decides nothing until then."""
-        self._failed = self._workers.prove()
-        for told in self._failed:
+        for told in self._workers.prove():
             logger.error("an engine failed its proof", extra={"error": told})
 
     def state(self) -> Health:
@@ -106,15 +104,17 @@ class HealthMonitor:
     def obstacles(self) -> list[str]:
         """What keeps films from being screened; [] while at least one worker has a proven engine."""
         workers = self._workers.states()
-        if any(worker.proved is not None and worker.activity in ("idle", "screening") for worker in workers):
+        if any(_screens(worker) for worker in workers):
             return [f"{worker.name}: {worker.problem}" for worker in workers if worker.activity in ("waiting", "dead")]
         return [f"{worker.name}: {worker.problem or _doing(worker)}" for worker in workers]
 
     def able(self) -> bool:
         """Whether a proven engine screens."""
-        return any(
-            worker.proved is not None and worker.activity in ("idle", "screening") for worker in self._workers.states()
-        )
+        return any(_screens(worker) for worker in self._workers.states())
+
+
+def _screens(worker: WorkerState) -> bool:
+    return worker.proved is not None and worker.activity in ("idle", "screening")
 
 
 def _doing(worker: WorkerState) -> str:

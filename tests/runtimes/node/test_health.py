@@ -3,26 +3,17 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from edgecxr.runtimes.node.config import ScreeningSection, SpoolLimits
 from edgecxr.runtimes.node.health import HealthMonitor, Rounds, temperature_c
 from edgecxr.runtimes.node.metrics import Metrics
 from edgecxr.runtimes.node.spool import Spool
 from edgecxr.runtimes.node.workers import Workers
-
-LONG_S = 60.0
-
-
-def until(true: Callable[[], object]) -> None:
-    end = time.monotonic() + LONG_S
-    while not true():
-        if time.monotonic() > end:
-            raise TimeoutError("it never came about")
-        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -5,12 +5,11 @@ import os
 import shutil
 import socket
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import LONG_S, until
 
 from edgecxr.bundle import Bundle
 from edgecxr.errors import BundleError, ConfigError, ResultError
@@ -18,8 +17,6 @@ from edgecxr.phantom import chest, write_dicom
 from edgecxr.runtimes.node.config import NodeConfig
 from edgecxr.runtimes.node.images import Arrival, State
 from edgecxr.runtimes.node.node import Node
-
-LONG_S = 60.0
 
 
 @pytest.fixture
@@ -36,14 +33,6 @@ def settings(tmp_path: Path, tiny_bundle: Path) -> dict[str, Any]:
 
 def made(settings: dict[str, Any]) -> Node:
     return Node(NodeConfig.model_validate(json.loads(json.dumps(settings)), strict=False))
-
-
-def until(true: Callable[[], object]) -> None:
-    end = time.monotonic() + LONG_S
-    while not true():
-        if time.monotonic() > end:
-            raise TimeoutError("it never came about")
-        time.sleep(0.02)
 
 
 def ours() -> set[str]:

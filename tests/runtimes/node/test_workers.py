@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from waiting import LONG_S, until
 
 from edgecxr.bundle import Bundle
 from edgecxr.errors import EngineError
@@ -19,18 +20,9 @@ from edgecxr.runtimes.node.spool import Arrival, Spool, State
 from edgecxr.runtimes.node.worker_state import Shared
 from edgecxr.runtimes.node.workers import Workers
 
-LONG_S = 60.0
 PACS = DestinationSection(name="pacs", ae="PACS", host="127.0.0.1", port=104)
 PAPER = DestinationSection(name="paper", ae="PAPER", host="127.0.0.1", port=105, send=("sr",))
 ONE = ScreeningSection(threads=1)
-
-
-def until(true: Callable[[], object], what: str = "") -> None:
-    end = time.monotonic() + LONG_S
-    while not true():
-        if time.monotonic() > end:
-            raise TimeoutError(what or "it never came about")
-        time.sleep(0.01)
 
 
 @pytest.fixture
