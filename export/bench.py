@@ -4,20 +4,23 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecxr.dataset import HeadColumns
 from edgecxr.export.films import Films, Purpose, cache_films
 from edgecxr.export.recipe import Recipe
 from edgecxr.export.stages import Workshop
 from edgecxr.spec import Head, PreprocessSpec
 from edgecxr.teachers.film_cache import FilmCache
 from edgecxr.teachers.progress import Progress
-from edgecxr.teachers.training import Samples
+from edgecxr.teachers.training import Samples, TrainSettings
 
 __all__ = ["Bench"]
+
+Settings = TypeVar("Settings", bound=TrainSettings)
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,21 @@ class Bench:
             self.films.samples(cache, self.films.rows("train"), heads),
             self.films.samples(cache, self.labelled("validate"), heads),
         )
+
+    def lessons(
+        self, heads: tuple[HeadColumns, ...], spec: PreprocessSpec, folds: tuple[int, ...] | None = None
+    ) -> tuple[Samples, Samples]:
+        """(training, validation) films under `spec` with labels for `heads`; of `folds` instead of the training ones."""
+        films, cache = self.films, self.cache(spec)
+        return (
+            films.samples(cache, films.labelled_rows("train", heads, folds), heads),
+            films.samples(cache, films.labelled_rows("validate", heads), heads),
+        )
+
+    def seeded(self, settings: Settings, stage: str) -> Settings:
+        """Settings with a seed of the stage's own, so that two networks of one architecture differ."""
+        mixed = np.random.SeedSequence([self.recipe.seed, settings.seed, *stage.encode()]).generate_state(1)[0]
+        return settings.model_copy(update={"seed": int(mixed)})
 
     def targets(self, rows: NDArray[np.intp]) -> dict[str, NDArray[Any]]:
         """Targets of these rows, by head."""

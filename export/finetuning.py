@@ -13,7 +13,7 @@ from edgecxr.export.lint import lint
 from edgecxr.export.outputs import Artefact
 from edgecxr.export.precisions import calibration_rows
 from edgecxr.export.stages import Stage, code_of
-from edgecxr.export.students import seeded, soft_targets
+from edgecxr.export.students import soft_targets
 
 __all__ = ["make_qat"]
 
@@ -29,7 +29,7 @@ def make_qat(bench: Bench, fp32: Artefact, fused: NDArray[np.float32]) -> Artefa
         images = bench.images(bench.recipe.preprocess)
         seen = observe(fp32.model, np.asarray(images[calibration_rows(bench)], np.float32))
         ranges, soft = seen.ranges("percentile"), soft_targets(bench, fused)
-        own = seeded(bench, settings, STAGE)
+        own = bench.seeded(settings, STAGE)
         with bench.watch(STAGE) as progress:
             model, result = qat.fine_tune(
                 fp32.model, ranges, bench.samples(), soft, bench.heads, own, folder=place, progress=progress

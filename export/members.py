@@ -15,7 +15,7 @@ from edgecxr.export.stages import Stage
 from edgecxr.teachers.architecture import Network, build
 from edgecxr.teachers.foreign import FactorySource, Source, load_foreign
 from edgecxr.teachers.teacher import WEIGHTS, MemberRecord, MemberTeacher, Teacher, write_member
-from edgecxr.teachers.training import TrainSettings, train
+from edgecxr.teachers.training import train
 from edgecxr.teachers.weights import read_weights, transfer_weights
 
 __all__ = ["ask_members", "check_files", "file_digests", "member_stage", "pretrained_file"]
@@ -94,25 +94,17 @@ def _teach(
     folds: tuple[int, ...] | None = None,
 ) -> Network:
     """Train the member's architecture on `heads` in `place`, starting from the weights in `before` where given."""
-    films, cache = bench.films, bench.cache(member.preprocess)
-    training = films.samples(cache, films.labelled_rows("train", heads, folds), heads)
-    validation = films.samples(cache, films.labelled_rows("validate", heads), heads)
+    lessons = bench.lessons(heads, member.preprocess, folds)
     title = place.name.rpartition("-")[0]
-    settings = _seeded(member.training, bench.recipe.seed, title)
+    settings = bench.seeded(member.training, title)
     torch.manual_seed(settings.seed)
     start = pretrained_file(member, bench.base) or member.pretrained
     network = build(member.architecture, sum(len(item.head.classes) for item in heads), pretrained=start)
     if before is not None:
         transfer_weights(read_weights(before / WEIGHTS, ()), network)
     with bench.watch(title) as progress:
-        train(network, (training, validation), [item.head for item in heads], settings, place, progress=progress)
+        train(network, lessons, [item.head for item in heads], settings, place, progress=progress)
     return network
-
-
-def _seeded(settings: TrainSettings, seed: int, title: str) -> TrainSettings:
-    """Settings with a seed of the stage's own, so that two members of one architecture differ."""
-    mixed = np.random.SeedSequence([seed, settings.seed, *title.encode()]).generate_state(1)[0]
-    return settings.model_copy(update={"seed": int(mixed)})
 
 
 def _ask(bench: Bench, teacher: Teacher, place: Path) -> None:

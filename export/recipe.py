@@ -91,7 +91,7 @@ class Data(Strict):
 
 
 class Pretrain(Strict):
-    """Labels on which each trained member learns before it is transferred to the heads of the recipe."""
+    """Labels on which trained members and the student learn before they are transferred to the heads of the recipe."""
 
     heads: Annotated[tuple[HeadColumns, ...], Field(min_length=1)]
     folds: FoldNumbers | None = None  # default: the train folds
@@ -128,6 +128,7 @@ class StudentPlan(Strict):
         default={}, description="for timm, such as the channels of a ResNet's four stages"
     )
     loss_slack: Annotated[float, Field(ge=0)] = 0.02
+    pretrain: bool = True  # take part in the recipe's `pretrain`, where there is one
     distillation: DistillSettings = DistillSettings()
 
     @model_validator(mode="after")

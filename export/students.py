@@ -1,9 +1,10 @@
-"""The student: distilled from the fused teachers, one of several by measurement, exported as FP32."""
+"""The student: pre-trained where the recipe says so, distilled from the fused teachers, one of several by measurement, exported as FP32."""
 
 import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,15 +13,17 @@ from numpy.typing import NDArray
 from edgecxr.errors import StageError
 from edgecxr.export import lint, to_onnx
 from edgecxr.export.bench import Bench
-from edgecxr.export.distillation import DistillSettings, distill
+from edgecxr.export.distillation import distill
 from edgecxr.export.outputs import Artefact
 from edgecxr.export.precisions import quantize_student
+from edgecxr.export.recipe import Pretrain
 from edgecxr.export.stages import Stage, code_of
 from edgecxr.export.student import Student, build_student
 from edgecxr.runtimes.graph import GraphSession
 from edgecxr.scores import columns
 from edgecxr.teachers.ensemble import negative_log_likelihood
-from edgecxr.teachers.weights import read_weights, write_weights
+from edgecxr.teachers.training import train
+from edgecxr.teachers.weights import read_weights, transfer_weights, write_weights
 
 __all__ = ["Measured", "choose_student", "fastest_of_the_best", "soft_targets"]
 
@@ -73,51 +76,76 @@ def soft_targets(bench: Bench, fused: NDArray[np.float32]) -> tuple[NDArray[np.f
 
 def _distilled(bench: Bench, fused: NDArray[np.float32], name: str) -> Path:
     recipe = bench.recipe
-    inputs = {
+    plan = recipe.pretrain if recipe.student.pretrain else None
+    before = _pretrained(bench, name, plan) if plan else None
+    inputs = {**_network(bench, name), "settings": recipe.student.distillation.model_dump(mode="json"), **bench.labels}
+    upstream = ("data", "fuse", *((_pretrain_stage(name),) if before else ()))
+
+    def run(place: Path) -> None:
+        _distill(bench, fused, name, place, before)
+
+    return bench.workshop.run(Stage(f"distill-{name}", run, inputs, upstream, resumable=True))
+
+
+def _network(bench: Bench, name: str) -> dict[str, Any]:
+    return {
         "architecture": name,
-        "options": recipe.student.model_dump(mode="json")["options"],
-        "settings": recipe.student.distillation.model_dump(mode="json"),
-        "preprocess": recipe.preprocess.model_dump(mode="json"),
-        **bench.labels,
+        "options": bench.recipe.student.model_dump(mode="json")["options"],
+        "preprocess": bench.recipe.preprocess.model_dump(mode="json"),
     }
-    run = Stage(f"distill-{name}", lambda place: _distill(bench, fused, name, place), inputs, ("data", "fuse"), True)
-    return bench.workshop.run(run)
 
 
-def _distill(bench: Bench, fused: NDArray[np.float32], name: str, place: Path) -> None:
-    settings = seeded(bench, bench.recipe.student.distillation, name)
-    torch.manual_seed(settings.seed)
-    try:
-        student = _built(bench, name)
-    except ValueError as error:
-        raise StageError(f"student: {error}") from error
+def _pretrain_stage(name: str) -> str:
+    return f"pretrain-student-{name}"
+
+
+def _pretrained(bench: Bench, name: str, plan: Pretrain) -> Path:
+    """Stage `pretrain-student-<name>`: the candidate on the labels of `plan`, as the teachers learn them."""
+    stage = _pretrain_stage(name)
+
+    def run(place: Path) -> None:
+        settings = bench.seeded(plan.training, stage)
+        student = _built(bench, name, sum(len(item.head.classes) for item in plan.heads), settings.seed)
+        lessons = bench.lessons(plan.heads, bench.recipe.preprocess, plan.folds)
+        with bench.watch(stage) as progress:
+            train(student, lessons, [item.head for item in plan.heads], settings, place, progress=progress)
+        write_weights(place / WEIGHTS, student.state_dict())
+
+    inputs = {**_network(bench, name), "plan": plan.model_dump(mode="json"), **bench.labels}
+    return bench.workshop.run(Stage(stage, run, inputs, ("data",), resumable=True))
+
+
+def _distill(bench: Bench, fused: NDArray[np.float32], name: str, place: Path, before: Path | None) -> None:
+    settings = bench.seeded(bench.recipe.student.distillation, name)
+    student = _built(bench, name, len(bench.classes), settings.seed)
+    if before is not None:
+        transfer_weights(read_weights(before / WEIGHTS, ()), student)
     with bench.watch(f"distill {name}") as progress:
         soft = soft_targets(bench, fused)
         distill(student, bench.samples(), soft, bench.heads, settings, folder=place, progress=progress)
     write_weights(place / WEIGHTS, student.state_dict())
 
 
-def _built(bench: Bench, name: str) -> Student:
-    return build_student(name, len(bench.classes), options=bench.recipe.student.options)
+def _built(bench: Bench, name: str, classes: int, seed: int = 0) -> Student:
+    """A student with weights drawn from `seed`. Raises StageError as `build_student` does."""
+    torch.manual_seed(seed)
+    try:
+        return build_student(name, classes, options=bench.recipe.student.options)
+    except ValueError as error:
+        raise StageError(f"student: {error}") from error
 
 
 def _exported(bench: Bench, name: str, distilled: Path) -> Path:
     """Stage `onnx-<name>`: the FP32 graph of a distilled candidate."""
 
     def run(place: Path) -> None:
-        student = _built(bench, name)
+        student = _built(bench, name, len(bench.classes))
         student.load_state_dict(read_weights(distilled / WEIGHTS, ()))
         model = to_onnx.to_onnx(student.eval(), bench.recipe.preprocess.size, classes=bench.classes)
         lint.lint(model, "fp32")
         (place / MODEL).write_bytes(model)
 
     return bench.workshop.run(Stage(f"onnx-{name}", run, {"code": code_of(to_onnx, lint)}, (f"distill-{name}",)))
-
-
-def seeded(bench: Bench, settings: DistillSettings, name: str) -> DistillSettings:
-    """Settings with the build's seed mixed in."""
-    mixed = np.random.SeedSequence([bench.recipe.seed, settings.seed, *name.encode()]).generate_state(1)[0]
-    return settings.model_copy(update={"seed": int(mixed)})
 
 
 def _measure(bench: Bench, name: str, fp32: bytes) -> Measured:

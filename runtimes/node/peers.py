@@ -21,6 +21,8 @@ from edgecxr.runtimes.node.config import DicomSection, PeerSection, TlsSection
 __all__ = ["AllowList", "Connection", "Table", "tls_context", "unmapped"]
 
 ANYONE = PeerSection(ae="ANYONE")
+LEAVING = 16  # connections that were ended and are still on their way out, beside those that are allowed
+LEAVING_S = 1.0  # that long a new connection waits for one of them to leave
 SPARED_S = 1.0  # an association that rested for less than this is not ended to make room
 
 
@@ -111,12 +113,19 @@ class Table:
         # an address may call itself by any title: it never holds every place, unless the limits say that it may
         self._most_of_an_address = max(config.max_associations // 2, config.max_associations_per_peer)
         self._lock = threading.Lock()
+        self._left = threading.Condition(self._lock)
         self._all: list[Connection] = []  # oldest first
         self.evicted = 0
 
     def open(self, connection: Connection) -> bool:
-        """Add a connection, ending another where that is needed; False when there is no room for it."""
+        """Add a connection, ending another where that is needed; False when there is no room for it.
+
+        While `LEAVING` that were ended have not left yet, it waits for them: who comes faster waits in the backlog.
+        """
         with self._lock:
+            most = self._config.max_connections + LEAVING - 1
+            if not self._left.wait_for(lambda: len(self._all) <= most, LEAVING_S):
+                return False
             living = self._living()
             if len(living) >= self._config.max_connections and not self._make_room(_strangers(living)):
                 return False
@@ -143,6 +152,7 @@ class Table:
         """Forget a connection."""
         with self._lock, contextlib.suppress(ValueError):
             self._all.remove(connection)
+            self._left.notify_all()
 
     def shed(self) -> None:
         """End one connection without association, if there is one."""

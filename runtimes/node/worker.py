@@ -140,8 +140,8 @@ class Worker(threading.Thread):
             self._answer_proof(str(error))
             return False
         self._child, self._opening = self._opening, None
+        self._answer_proof("")  # opening was the proof; whoever asks from now on gets one of their own
         self._serve(self._child)
-        self._answer_proof("")
         return True
 
     def _serve(self, child: ScreeningProcess) -> None:
