@@ -22,15 +22,17 @@ from edgecxr.report.content import (
     stages,
     worse_sign,
 )
+from edgecxr.report.learning import WEIGHT, read_histories
 
 if TYPE_CHECKING:
     from edgecxr.bundle import Manifest
     from edgecxr.runtimes.screening import Screening
 
-__all__ = ["write_report"]
+__all__ = ["write_curves", "write_report"]
 
 Json = Mapping[str, Any]
 TEMPLATES = Path(__file__).parent / "templates"
+STYLES = ("plots.css", "style.css")
 VERDICTS = {
     "non_inferior": "not inferior",
     "inferior": "inferior",
@@ -105,6 +107,11 @@ def write_report(
     return _write(Path(path), _render(content))
 
 
+def write_curves(stages: str | Path, out: str | Path) -> Path:
+    """Write the page of every training's learning curves and moving weights, from a build's folder of stages."""
+    return write_report(out, title=f"Training of {Path(stages).name}", history=read_histories(Path(stages)))
+
+
 def _render(content: dict[str, Any]) -> str:
     """The page; every value is escaped but the plots, which escape what they are given."""
     environment = Environment(
@@ -124,7 +131,7 @@ def _render(content: dict[str, Any]) -> str:
     ]
     return environment.get_template("report.html").render(
         **content,
-        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+        style=Markup("".join((TEMPLATES / name).read_text(encoding="utf-8") for name in STYLES)),
         version=__version__,
         written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     )
@@ -178,12 +185,25 @@ def _matrices(models: Sequence[Json]) -> list[tuple[str, Markup]]:
 
 
 def _histories(history: Mapping[str, Sequence[Json]]) -> list[tuple[str, list[Markup]]]:
-    """For each training, a plot of every loss; accuracy while training has no interval, so it is not shown."""
+    """The learning curves of each kind of training (`teacher-…`, `distill-…`) in one figure, then moving weights."""
+    kinds: dict[str, dict[str, Sequence[Json]]] = {}
+    for name, records in history.items():
+        if records:
+            kinds.setdefault(name.partition("-")[0], {})[name] = records
     return [
-        (name, [plots.training_plot(records, key) for key in records[0] if "loss" in key])
-        for name, records in history.items()
-        if records
+        (
+            kind,
+            [
+                plots.learning_curves(runs),
+                *(plots.fusion_weights(records) for records in filter(_moving, runs.values())),
+            ],
+        )
+        for kind, runs in kinds.items()
     ]
+
+
+def _moving(records: Sequence[Json]) -> bool:
+    return any(key.startswith(WEIGHT) for key in records[-1])
 
 
 def _provenance(manifest: "Manifest") -> list[tuple[str, Any]]:

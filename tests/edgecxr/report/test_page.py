@@ -128,7 +128,7 @@ def test_a_page_stands_alone_and_escapes_everything(tmp_path, screenings, evalua
         evaluation=evaluation,
         engines=[{"family": "openvino-cpu", "passed over": [EVIL]}],
         manifest=manifest(**origin),
-        history={EVIL: [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.4}]},
+        history={EVIL: [{"epoch": 1, "train_loss": 0.5}, {"epoch": 2, "train_loss": 0.4, f"weight_{EVIL}": 0.5}]},
     )
     text = path.read_text(encoding="utf-8")
     page = Page(text)

@@ -3,7 +3,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from edgecxr.report import plots
+from edgecxr.report import drawing, plots
 
 INTERVAL = {"value": 0.9, "low": 0.8, "high": 0.95, "level": 0.95}
 ENTRY = {
@@ -34,15 +34,13 @@ def parse(markup):
         plots.confusion_matrix(["<b>", "n"], [[3, 1], [0, 0]]),
         plots.forest({"value": -0.01, "low": -0.03, "high": 0.01}, 0.02, -1),
         plots.bar(0.7, 0.3, True),
-        plots.training_plot([{"epoch": 1, "loss": 0.9}, {"epoch": 2, "loss": 0.9}], "loss"),
-        plots.training_plot([], "loss"),
     ],
 )
 def test_plots_are_well_formed_and_stay_inside_their_box(markup):
-    drawing = parse(markup)
-    width, height = (float(value) for value in drawing.attrib["viewBox"].split()[2:])
-    assert drawing.attrib["aria-label"]
-    for line in drawing.iter("polyline"):
+    found = parse(markup)
+    width, height = (float(value) for value in found.attrib["viewBox"].split()[2:])
+    assert found.attrib["aria-label"]
+    for line in found.iter("polyline"):
         for x, y in re.findall(r"([-\d.]+),([-\d.]+)", line.attrib["points"]):
             assert -1 <= float(x) <= width + 1
             assert -1 <= float(y) <= height + 1
@@ -50,9 +48,9 @@ def test_plots_are_well_formed_and_stay_inside_their_box(markup):
 
 def test_a_roc_curve_runs_from_corner_to_corner():
     line = next(item for item in parse(plots.roc_plot([("a", ENTRY)])).iter("polyline") if "s0" in item.attrib["class"])
-    left, top = plots.LEFT, plots.TOP
-    assert line.attrib["points"].split()[0] == f"{left},{top + plots.SIDE}"
-    assert line.attrib["points"].split()[-1] == f"{left + plots.SIDE},{top}"
+    left, top = drawing.LEFT, drawing.TOP
+    assert line.attrib["points"].split()[0] == f"{left},{top + drawing.SIDE}"
+    assert line.attrib["points"].split()[-1] == f"{left + drawing.SIDE},{top}"
 
 
 def test_an_operating_point_without_an_interval_is_not_drawn():
@@ -61,8 +59,8 @@ def test_an_operating_point_without_an_interval_is_not_drawn():
 
 @pytest.mark.parametrize(("worse", "side"), [(-1, "left"), (1, "right")])
 def test_the_accepted_loss_lies_on_the_side_that_is_worse(worse, side):
-    drawing = parse(plots.forest({"value": 0.0, "low": -0.01, "high": 0.01}, 0.02, worse))
-    zero, margin = (float(line.attrib["x1"]) for line in list(drawing.iter("line"))[:2])
+    found = parse(plots.forest({"value": 0.0, "low": -0.01, "high": 0.01}, 0.02, worse))
+    zero, margin = (float(line.attrib["x1"]) for line in list(found.iter("line"))[:2])
     assert (margin < zero) == (side == "left")
 
 
