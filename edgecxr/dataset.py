@@ -17,59 +17,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import model_validator
 
 from edgecxr.errors import DatasetError
-from edgecxr.spec import Head, Strict
+from edgecxr.head_columns import HeadColumns, Row
+from edgecxr.spec import Head
 
 __all__ = ["FOLDS", "Dataset", "Film", "HeadColumns", "load_dataset"]
 
 FOLDS = 5  # how many there are when labels.csv has no `fold` column
-KNOWN = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0}  # what a sigmoid cell may say; empty is unknown
 CHUNK = 1 << 20
-
-Row = dict[str, str]
-
-
-class HeadColumns(Strict):
-    """Where the labels of a head stand in labels.csv."""
-
-    head: Head
-    column: str | None = (
-        None  # softmax: the column that names the class, "label" unless given; an empty cell: unlabelled
-    )
-    columns: dict[str, str] | None = None  # sigmoid: class to column, for columns that are not named like their class
-
-    @model_validator(mode="after")
-    def _check(self) -> "HeadColumns":
-        if self.head.kind == "sigmoid" and self.column is not None:
-            raise ValueError(f"head {self.head.name!r} is sigmoid: give `columns` (class: column), not `column`")
-        if self.head.kind == "softmax" and self.columns is not None:
-            raise ValueError(f"head {self.head.name!r} is softmax: give `column`, not `columns`")
-        strange = sorted(set(self.columns or ()) - set(self.head.classes))
-        if strange:
-            raise ValueError(f"`columns` of head {self.head.name!r} names {', '.join(strange)}, not one of its classes")
-        return self
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The columns that this head reads: one for softmax, one for each class for sigmoid."""
-        if self.head.kind == "softmax":
-            return (self.column or "label",)
-        return tuple((self.columns or {}).get(name, name) for name in self.head.classes)
-
-    def problems(self, row: Row) -> Iterator[str]:
-        """What is wrong with this row's labels for this head, and the nearest that would be right."""
-        for column in self.names:
-            value = row[column]
-            if value == "" or value in (self.head.classes if self.head.kind == "softmax" else KNOWN):
-                continue
-            if self.head.kind == "sigmoid":
-                yield f"{column} is {value!r}; write 1, 0, or nothing where it is unknown"
-                continue
-            near = difflib.get_close_matches(value.strip().lower(), self.head.classes, 1, 0.6)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            yield f"{column} {value!r} is not one of {', '.join(self.head.classes)}{hint}"
 
 
 @dataclass(frozen=True)
@@ -122,9 +78,9 @@ class Dataset:
             raise DatasetError(problems)
         if placed.head.kind == "softmax":
             index = {name: number for number, name in enumerate(placed.head.classes)}
-            return np.array([index.get(film.values[placed.names[0]], -1) for film in self.films], np.int64)
-        cells = [[KNOWN.get(film.values[name], np.nan) for name in placed.names] for film in self.films]
-        return np.array(cells, np.float32).reshape(len(self.films), len(placed.names))
+            return np.array([index.get(placed.label(film.values), -1) for film in self.films], np.int64)
+        marks = [placed.marks(film.values) for film in self.films]
+        return np.array(marks, np.float32).reshape(len(self.films), len(placed.head.classes))
 
     def _placed(self, head: Head) -> HeadColumns:
         return next((placed for placed in self.heads if placed.head == head), HeadColumns(head=head))
@@ -138,7 +94,7 @@ def load_dataset(folder: str | Path, *, labels: str = "labels.csv", heads: Seque
     """
     place = Path(folder)
     header, rows, problems = _read_rows(place / labels)
-    if lacking := _missing_columns(dict.fromkeys(header, ""), heads):
+    if lacking := _missing_columns(dict.fromkeys(header, ""), heads, str(place / labels)):
         raise DatasetError([*problems, *lacking])
     given = "fold" in header
     problems += [problem for number, row in rows.items() for problem in _row_problems(place, number, row, heads)]
@@ -178,20 +134,26 @@ def _read_rows(path: Path) -> tuple[list[str], dict[int, Row], list[str]]:
     return header, rows, problems
 
 
-def _missing_columns(row: Row, heads: Sequence[HeadColumns]) -> list[str]:
-    """One problem for each column that must be there and is not."""
+def _missing_columns(row: Row, heads: Sequence[HeadColumns], table: str = "labels.csv") -> list[str]:
+    """One problem for each column, or head, whose labels must be there and are not."""
     reasons = {
         "file": "the film's path below the data folder",
         "patient": "without it folds cannot keep a patient's films together, and every figure would be too good",
     }
-    reasons |= {name: f"head {placed.head.name!r} reads it" for placed in heads for name in placed.names}
-    problems = []
-    for column, reason in reasons.items():
-        if column not in row:
-            near = difflib.get_close_matches(column, row, 1, 0.6)
-            hint = f"; is it {near[0]!r}?" if near else f"; there are: {', '.join(row)}"
-            problems.append(f"column {column!r} is missing ({reason}){hint}")
-    return problems
+    problems = [_missing(table, [name], reason, row) for name, reason in reasons.items() if name not in row]
+    for placed in heads:
+        if absent := [name for name in placed.names if name not in row]:
+            reads = f"head {placed.head.name!r} reads {'it' if len(absent) == 1 else 'them'}"
+            problems.append(_missing(table, absent, reads, row))
+    return list(dict.fromkeys(problems))
+
+
+def _missing(table: str, absent: Sequence[str], reason: str, row: Row) -> str:
+    if len(absent) > 1:
+        return f"{table}: columns {', '.join(absent)} are missing ({reason}); there are: {', '.join(row)}"
+    near = difflib.get_close_matches(absent[0], row, 1, 0.6)
+    hint = f"; is it {near[0]!r}?" if near else f"; there are: {', '.join(row)}"
+    return f"{table}: column {absent[0]!r} is missing ({reason}){hint}"
 
 
 def _row_problems(folder: Path, number: int, row: Row, heads: Sequence[HeadColumns]) -> Iterator[str]:

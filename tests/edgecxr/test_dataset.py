@@ -207,6 +207,50 @@ def test_head_columns_fit_their_head():
         HeadColumns(head=THREE.head, columns={"covid": "c"})
     with pytest.raises(ValidationError, match="names Oedema, not one of its classes"):
         HeadColumns(head=SIGNS.head, columns={"Oedema": "x"})
+    with pytest.raises(ValidationError, match=r"sigmoid: give `columns` .*, not `values`"):
+        HeadColumns(head=SIGNS.head, values={"x": "Edema"})
+    with pytest.raises(ValidationError, match="`values` of head 'finding' names corona, not one of its classes"):
+        HeadColumns(head=THREE.head, values={"covid": "corona"})
+    with pytest.raises(ValidationError, match="softmax: give `column`, not `otherwise`"):
+        HeadColumns(head=THREE.head, otherwise="normal")
+    with pytest.raises(ValidationError, match="`otherwise` of head 'signs' is 'none'; wanted one of several"):
+        HeadColumns(head=SIGNS.head, otherwise="none")
+
+
+def test_cells_can_stand_for_a_class(folder):
+    binary = HeadColumns(
+        head=Head(name="covid", kind="softmax", classes=("other", "covid")),
+        values={"normal": "other", "pneumonia": "other"},
+    )
+    assert load_dataset(folder, heads=[binary]).targets(binary).tolist() == [0, 1, -1]
+    write(folder, changed(1, label="covid-19"))
+    with pytest.raises(
+        DatasetError, match="label 'covid-19' is not one of other, covid, normal, pneumonia; did you mean"
+    ):
+        load_dataset(folder, heads=[binary])
+
+
+def test_a_class_can_be_what_holds_otherwise(folder):
+    signs = HeadColumns(
+        head=Head(name="signs", kind="sigmoid", classes=("Effusion", "No Finding", "Edema")),
+        columns={"Effusion": "pleural effusion"},
+        otherwise="No Finding",
+    )
+    write(folder, changed(0, Edema="0"))
+    targets = load_dataset(folder, heads=[signs]).targets(signs)
+    np.testing.assert_array_equal(targets, [[0, 1, 0], [1, 0, 0], [np.nan, 0, 1]])
+    write(folder, GOOD)
+    assert np.isnan(load_dataset(folder, heads=[signs]).targets(signs)[0]).tolist() == [False, True, True]
+
+
+def test_all_columns_that_a_head_lacks_are_one_sentence(folder):
+    nih = HeadColumns(head=Head(name="nih", kind="sigmoid", classes=("Mass", "Edema", "Hernia")))
+    with pytest.raises(DatasetError, match="data set") as caught:
+        load_dataset(folder, heads=[nih])
+    assert list(caught.value.problems) == [
+        f"{folder / 'labels.csv'}: columns Mass, Hernia are missing (head 'nih' reads them); "
+        "there are: file, patient, label, fold, pleural effusion, Edema"
+    ]
 
 
 @pytest.mark.shared_data
