@@ -1,7 +1,8 @@
 """The bundles installed for a node: one in use, the one before it to go back to, and a switch that is one rename.
 
 ``FOLDER/bundles/<digest12>-<name>.cxr`` are copies; ``FOLDER/bundles/installed.json`` names the current one and the
-previous one. Both names move in one atomic write, so there is no moment at which one is new and the other is not.
+previous one, null for the package's own. Both names move in one atomic write, so there is no moment at which one is new
+and the other is not.
 """
 
 import fcntl
@@ -16,7 +17,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from edgecxr.bundle import archive, signature
+from edgecxr.bundle import archive, default_bundle_path, signature
 from edgecxr.bundle.manifest import describe
 from edgecxr.bundle.reader import Bundle
 from edgecxr.errors import BundleError
@@ -33,7 +34,7 @@ Accept = Callable[[Bundle], object]
 
 
 class _Pointer(Strict):
-    current: FileName
+    current: FileName | None  # None: the package's own
     previous: FileName | None = None
 
 
@@ -44,12 +45,12 @@ class Installation:
     path: Path
     digest: str
     signed_by: signature.SignedBy | None
-    previous: Path | None  # where a rollback goes now
+    previous: Path  # where a rollback goes now
     changed: bool  # False where the same bundle was in use already
 
 
 def current(folder: str | Path) -> Path | None:
-    """The installed bundle in use, None where none was installed. Cheap: a node asks again and again.
+    """The installed bundle in use, None where it is the package's own. Cheap: a node asks again and again.
 
     Raises BundleError where the record is damaged, or names a file that is gone: no other model steps in silently.
     """
@@ -57,8 +58,12 @@ def current(folder: str | Path) -> Path | None:
 
 
 def previous(folder: str | Path) -> Path | None:
-    """The bundle that a rollback goes back to, None where there is none. Raises BundleError as `current`."""
-    return _named(folder, lambda pointer: pointer.previous)
+    """The bundle that a rollback goes back to: the package's own after the first install, None before it.
+
+    Raises BundleError as `current`.
+    """
+    found = _named(folder, lambda pointer: pointer.previous)
+    return found or (None if current(folder) is None else default_bundle_path())
 
 
 def install(
@@ -107,26 +112,23 @@ def rollback(
 ) -> Installation:
     """Go back to the bundle before, which must pass all that `install` asks; a second rollback goes forward again.
 
+    Before the first that was installed there was the package's own.
+
     Raises BundleError, also where there is nothing to go back to, and whatever `prove` raises. Then nothing changes.
     """
     place = _place(folder)
     with _locked(place):
         before = _read(place)
-        if before is None:
+        if before is None or before == _Pointer(current=None):
             raise BundleError(
                 f"{place}: no bundle was installed, so there is none to go back to; edgecxr install BUNDLE"
             )
-        if before.previous is None:
-            raise BundleError(
-                f"{place}: {before.current} is the first that was installed, so there is none to go back to; "
-                "install another one: edgecxr install BUNDLE"
-            )
-        opened = Bundle.open(_there(place / before.previous))
+        after = _Pointer(current=before.previous, previous=before.current)
+        opened = Bundle.open(_path(place, after.current))
         opened.verify()
         signed_by = signature.check(opened, trusted, allow_unsigned)
         if prove is not None:
             prove(opened)
-        after = _Pointer(current=before.previous, previous=before.current)
         _write(place, after)
     return _installation(place, after, opened.digest, signed_by, changed=True)
 
@@ -134,8 +136,14 @@ def rollback(
 def _installation(
     place: Path, pointer: _Pointer, digest: str, signed_by: signature.SignedBy | None, *, changed: bool
 ) -> Installation:
-    back = None if pointer.previous is None else place / pointer.previous
-    return Installation(place / pointer.current, digest, signed_by, back, changed)
+    back = default_bundle_path() if pointer.previous is None else place / pointer.previous
+    used = default_bundle_path() if pointer.current is None else place / pointer.current
+    return Installation(used, digest, signed_by, back, changed)
+
+
+def _path(place: Path, name: str | None) -> Path:
+    """The file of a record's name. Raises BundleError where it is gone."""
+    return default_bundle_path() if name is None else _there(place / name)
 
 
 def _named(folder: str | Path, choose: Callable[[_Pointer], str | None]) -> Path | None:
@@ -194,10 +202,8 @@ def _store(path: Path, data: bytes) -> None:
 
 def _tidy(place: Path, pointer: _Pointer, keep: Collection[Path]) -> None:
     """Remove our files that nobody will ask for; what cannot be removed stays."""
-    kept = {place / pointer.current, *(path.absolute() for path in keep)}
-    if pointer.previous is not None:
-        kept.add(place / pointer.previous)
-    kept = {path.resolve() for path in kept}
+    named = [place / name for name in (pointer.current, pointer.previous) if name is not None]
+    kept = {path.resolve() for path in (*named, *keep)}
     for path in place.iterdir():
         if OURS.fullmatch(path.name) and path.resolve() not in kept:
             with suppress(OSError):

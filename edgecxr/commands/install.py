@@ -61,6 +61,8 @@ def rollback(
 ) -> None:
     """Let the node use the bundle that it had before, after the same checks. A second rollback goes forward again.
 
+    Before the first that was installed the node had the package's own.
+
     Example: `edgecxr rollback --config node.yaml`
     """
     from edgecxr.bundle import installed
@@ -105,15 +107,26 @@ def _tell(done: "Installation", node: _Node, verb: str, as_json: bool) -> None:
                 "bundle": str(done.path),
                 "digest": done.digest,
                 "signed_by": signed,
-                "previous": None if done.previous is None else str(done.previous),
+                "previous": str(done.previous),
                 "changed": done.changed,
             }
         )
     else:
-        by = "without a trusted signature" if signed is None else f"signed by {signed['name']}"
-        print(f"{done.path}: {verb}, {by}; it reproduces its golden set here")
-        print(f"before it: {done.previous.name} (edgecxr rollback)" if done.previous else "before it: none")
+        print(f"{done.path}: {verb}, {_origin(done)}; it reproduces its golden set here")
+        print(f"before it: {done.previous.name}{_own(done.previous)} (edgecxr rollback)")
     if node.named is not None:
         note(
             f"warning: the configuration names bundle.path {node.named}, which the node uses instead; remove that line"
         )
+
+
+def _origin(done: "Installation") -> str:
+    if done.signed_by is not None:
+        return f"signed by {done.signed_by.name}"
+    return "the package's own" if _own(done.path) else "without a trusted signature"
+
+
+def _own(path: Path) -> str:
+    from edgecxr.bundle import default_bundle_path
+
+    return ", the package's own" if path == default_bundle_path() else ""

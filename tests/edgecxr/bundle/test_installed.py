@@ -87,10 +87,10 @@ def test_install_rollback_and_forward_again(bundles: list[Path], tmp_path: Path)
     first = install(tmp_path, bundles[0], allow_unsigned=True)
     digest = Bundle.open(bundles[0]).digest
     assert first.path == current(tmp_path) == tmp_path / "bundles" / f"{digest[:12]}-tiny.cxr"
-    assert (first.digest, first.signed_by, first.previous, first.changed) == (digest, None, None, True)
+    own = default_bundle_path()
+    assert (first.digest, first.signed_by, first.previous, first.changed) == (digest, None, own, True)
     assert first.path.read_bytes() == bundles[0].read_bytes()
-    with pytest.raises(BundleError, match="is the first that was installed, so there is none to go back to"):
-        rollback(tmp_path, allow_unsigned=True)
+    assert previous(tmp_path) == own
     second = install(tmp_path, bundles[1], allow_unsigned=True)
     assert (current(tmp_path), previous(tmp_path)) == (second.path, first.path)
     assert second.previous == first.path
@@ -99,6 +99,36 @@ def test_install_rollback_and_forward_again(bundles: list[Path], tmp_path: Path)
     assert (current(tmp_path), previous(tmp_path)) == (first.path, second.path)
     rollback(tmp_path, allow_unsigned=True)
     assert (current(tmp_path), previous(tmp_path)) == (second.path, first.path)
+
+
+def test_back_to_the_packages_own_and_forward_again(bundles: list[Path], tmp_path: Path) -> None:
+    own = default_bundle_path()
+    if not own.exists():
+        pytest.skip("the package has no bundle here")
+    first = put(tmp_path, bundles[0])[0]
+    proven: list[str] = []
+    back = rollback(tmp_path, prove=lambda bundle: proven.append(bundle.digest))  # nobody has to sign it
+    assert (back.path, back.previous, back.changed, back.signed_by) == (own, first, True, None)
+    assert proven == [back.digest] == [Bundle.open(own).digest]
+    assert (current(tmp_path), previous(tmp_path)) == (None, first)
+    assert held(tmp_path) == {first.name}  # no copy of what is there anyway
+    assert rollback(tmp_path, allow_unsigned=True).path == first == current(tmp_path)
+    rollback(tmp_path)
+    assert install(tmp_path, bundles[1], allow_unsigned=True).previous == own
+    assert held(tmp_path) == {path.name for path in [current(tmp_path)] if path is not None}
+
+
+def test_an_engine_that_does_not_reproduce_the_packages_own_leaves_the_installed(
+    bundles: list[Path], tmp_path: Path
+) -> None:
+    first = put(tmp_path, bundles[0])[0]
+
+    def fails(bundle: Bundle) -> None:
+        raise EngineError("no engine can run this bundle here")
+
+    with pytest.raises((EngineError, BundleError), match=r"no engine can run|covid3\.cxr: cannot be read"):
+        rollback(tmp_path, prove=fails)
+    assert current(tmp_path) == first
 
 
 def test_the_same_again_changes_nothing_and_mends_a_damaged_copy(bundles: list[Path], tmp_path: Path) -> None:
@@ -205,6 +235,7 @@ def test_rollback_to_a_copy_that_is_gone_or_damaged_is_refused(bundles: list[Pat
         (b"{}", "current: Field required"),
         (b'{"current": "../../etc/passwd"}', "current: String should match pattern"),
         (b'{"current": "0123456789ab-a/../../x.cxr"}', "current: String should match pattern"),
+        (b'{"current": 0}', "current: Input should be a valid string"),
         (b'{"current": "0123456789ab-tiny.cxr", "then": 1}', "then: Extra inputs are not permitted"),
         (b'{"current": "0123456789ab-tiny.cxr\\n"}', "current: String should match pattern"),
     ],

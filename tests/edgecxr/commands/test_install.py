@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from edgecxr.bundle import default_bundle_path
 from edgecxr.bundle.installed import current
 from edgecxr.bundle.keys import generate
 from edgecxr.bundle.signature import sign
@@ -40,8 +41,7 @@ def test_install_and_rollback(run: Run, node: Path) -> None:
     assert first is not None
     assert (done.returncode, done.stderr) == (0, "")
     assert f"{first}: installed, signed by hospital; it reproduces its golden set here" in done.stdout
-    done = run("rollback", "--config", "node.yaml")
-    assert (done.returncode, "none to go back to" in done.stderr) == (2, True)
+    assert f"before it: {default_bundle_path().name}, the package's own (edgecxr rollback)" in done.stdout
     told = json.loads(run("install", "second.cxr", "--config", "node.yaml", "--json").stdout)
     second = current(node / "data")
     assert (told["bundle"], told["previous"], told["changed"]) == (str(second), str(first), True)
@@ -53,6 +53,22 @@ def test_install_and_rollback(run: Run, node: Path) -> None:
     assert current(node / "data") == first
     told = json.loads(run("rollback", "--config", "node.yaml", "--json").stdout)
     assert told["bundle"] == str(current(node / "data")) == str(second)
+
+
+def test_rollback_from_the_first_is_to_the_packages_own(run: Run, node: Path) -> None:
+    if not default_bundle_path().exists():
+        pytest.skip("the package has no bundle here")
+    done = run("rollback", "--config", "node.yaml")
+    assert (done.returncode, "no bundle was installed, so there is none to go back to" in done.stderr) == (2, True)
+    run("install", "first.cxr", "--config", "node.yaml")
+    first = current(node / "data")
+    done = run("rollback", "--config", "node.yaml")
+    assert done.returncode == 0, done.stderr
+    assert f"{default_bundle_path()}: in use again, the package's own; it reproduces its golden set" in done.stdout
+    assert current(node / "data") is None
+    told = json.loads(run("rollback", "--config", "node.yaml", "--json").stdout)
+    assert (told["bundle"], told["previous"]) == (str(first), str(default_bundle_path()))
+    assert current(node / "data") == first
 
 
 def test_what_is_refused_leaves_the_node_as_it_was(run: Run, node: Path) -> None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ import pydicom
 import pytest
 import yaml
 from pynetdicom import AE, StoragePresentationContexts, evt
+from waiting import LONG_S, until
 
-from edgecxr.bundle import installed, keys, signature
+from edgecxr.bundle import Bundle, default_bundle_path, installed, keys, signature
 from edgecxr.errors import BundleError, SpoolError
 from edgecxr.phantom import chest, write_dicom
 from edgecxr.runtimes.node import logs
@@ -33,17 +34,8 @@ from edgecxr.runtimes.node.sender import send
 from edgecxr.runtimes.node.spool import State
 from edgecxr.runtimes.node.storage import CLASSES
 
-LONG_S = 120.0
 NAME = "Waldvogel^Ottilie"
 ENDED = (State.DECIDED, State.REFUSED, State.DELIVERED, State.QUARANTINED)
-
-
-def until(true: Callable[[], object], what: str = "it never came about") -> None:
-    end = time.monotonic() + LONG_S
-    while not true():
-        if time.monotonic() > end:
-            raise TimeoutError(what)
-        time.sleep(0.02)
 
 
 class Archive:
@@ -227,6 +219,31 @@ def test_an_installed_bundle_is_taken_into_use_and_a_bad_one_put_back(
         send(films, peer_of(node), "UNIT")
         until(lambda: ended(node) == 2)
         assert node.ready()[0]
+
+
+def test_the_node_goes_back_to_the_packages_own_bundle(
+    settings: dict[str, Any], tiny_bundle: Path, tmp_path: Path
+) -> None:
+    own = default_bundle_path()
+    if not own.exists():
+        pytest.skip("the package has no bundle here")
+    settings |= {"bundle": {"allow_unsigned": True}, "destinations": [], "watch": []}
+    node_folder = Path(settings["folder"])
+    node_folder.mkdir()
+    first = installed.install(node_folder, tiny_bundle, allow_unsigned=True).path
+    with opened(settings) as node:
+        until(lambda: node.ready()[0])
+        assert node.workers.bundle == first
+        installed.rollback(node_folder, allow_unsigned=True)
+        until(lambda: node.health().bundle == Bundle.open(own).digest)
+        assert node.workers.bundle == own
+        until(lambda: node.ready()[0])
+        bad = node_folder / "bundles" / "0123456789ab-bad.cxr"
+        bad.write_bytes(b"no bundle")  # the first that is installed after it, and cannot be opened
+        (node_folder / "bundles" / "installed.json").write_text(json.dumps({"current": bad.name}))
+        until(lambda: any("bad.cxr" in problem for problem in node.health().problems))
+        until(lambda: installed.current(node_folder) is None)
+        assert node.workers.bundle == own
 
 
 @pytest.mark.shared_data

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-LONG_S = 60.0  # after which a test fails instead of hanging
+LONG_S = 120.0  # after which a test fails instead of hanging
 
 
 def until(true: Callable[[], object], what: str = "it never came about") -> None:
