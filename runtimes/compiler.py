@@ -1,7 +1,8 @@
 """A better engine is compiled in the background while another serves; it proves itself, and only then takes over.
 
-One that cannot be compiled, has no thresholds, or does not reproduce the golden set is dropped with its reason. One
-that took over and fails later is dropped too, and the first engine, which is kept, serves again.
+One that has no thresholds, cannot be compiled, or does not reproduce the golden set is dropped with its reason. One
+that took over and fails later is dropped too, and the first engine, which is kept, serves again, beginning with the
+film on which it failed.
 """
 
 import logging
@@ -10,20 +11,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from edgecxr.bundle import Bundle
-from edgecxr.errors import EdgeCxrError, EngineError
+from edgecxr.errors import EdgeCxrError, EngineError, KernelError
 from edgecxr.runtimes.compile_apart import compile_apart
 from edgecxr.runtimes.driver import probe
 from edgecxr.runtimes.engine import Engine
 from edgecxr.runtimes.proof import prove
-from edgecxr.runtimes.registry import missing_thresholds
+from edgecxr.runtimes.registry import check_thresholds, referred
 from edgecxr.runtimes.tensorrt_api import Progress
 from edgecxr.spec import Precision
 
-__all__ = ["Attempt", "Candidate", "Succession", "tensorrt_candidates"]
+__all__ = ["Attempt", "Candidate", "Succession", "Successors", "tensorrt_candidates"]
 
+T = TypeVar("T")
 State = Literal["waiting", "compiling", "proving", "serving", "dropped"]
 logger = logging.getLogger("edgecxr")
 
@@ -31,8 +33,17 @@ logger = logging.getLogger("edgecxr")
 class Candidate(NamedTuple):
     """An engine that might serve better; `make` compiles and opens it, and stops where progress gives False."""
 
-    name: str  # e.g. "tensorrt int8"
+    family: type[Engine]
+    precision: Precision
     make: Callable[[Progress], Engine]
+
+    @property
+    def name(self) -> str:
+        """E.g. "tensorrt int8"."""
+        return f"{self.family.graph.library} {self.precision}"
+
+
+Successors = Callable[[Bundle], Sequence[Candidate]]
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,12 @@ class Attempt:
     step: int = 0
     of: int = 0
     reason: str = ""  # why it was dropped
+
+    def __str__(self) -> str:
+        """E.g. "tensorrt fp16: compiling, tactics 3 of 40"."""
+        step = f" {self.step}" + (f" of {self.of}" if self.of else "") if self.phase else ""
+        more = f", {self.phase}{step}" if self.state == "compiling" and self.phase else ""
+        return f"{self.name}: {self.state}{f' ({self.reason})' if self.reason else more}"
 
 
 class Succession:
@@ -61,7 +78,7 @@ class Succession:
     ) -> None:
         """Serve with `first` (this object closes it), try the candidates in their order, stop at one that serves.
 
-        `tell` is called, in the background thread, at each change.
+        `tell` is called at each change, mostly in the background thread.
         """
         self._bundle, self._point, self._tell = bundle, point, tell
         self._first = self._current = first
@@ -76,20 +93,41 @@ class Succession:
     def engine(self) -> Iterator[Engine]:
         """The engine of the moment; it stays open until the block ends, whoever follows it.
 
-        An EngineError in the block, of an engine that had taken over, ends that engine: the first one serves again.
+        An EngineError or KernelError in the block, of an engine that had taken over, ends that engine: the first one
+        serves again.
         """
         with self._lock:
             if self._closing:
-                raise EngineError("these engines are closed; open others")
+                raise EngineError("this engine is closed; open another")
             taken = self._current
             self._leases[id(taken)] = self._leases.get(id(taken), 0) + 1
         try:
             yield taken
-        except EngineError as error:
+        except (EngineError, KernelError) as error:
             self._fall_back(taken, str(error))
             raise
         finally:
             self._give_back(taken)
+
+    def run(self, work: Callable[[Engine], T]) -> T:
+        """The result of `work` on the engine of the moment; where one that had taken over fails, on the first one.
+
+        Raises what `work` raises on the first engine; what it raises of another kind than EngineError and KernelError.
+        """
+        while True:
+            taken: Engine | None = None
+            try:
+                with self.engine() as taken:
+                    return work(taken)
+            except (EngineError, KernelError):
+                if taken is None or taken is self._first:
+                    raise
+
+    @property
+    def current(self) -> Engine:
+        """What serves at this moment, to describe it; to use it, take `engine`."""
+        with self._lock:
+            return self._current
 
     def attempts(self) -> list[Attempt]:
         """Every candidate, as far as it has come."""
@@ -108,9 +146,8 @@ class Succession:
         self._thread.join()
         with self._lock:
             self._lock.wait_for(lambda: not self._leases)
-            engines = {id(item): item for item in (self._first, self._current)}
-        for item in engines.values():
-            item.close()
+        self._first.close()
+        self._current.close()
 
     def _give_back(self, taken: Engine) -> None:
         with self._lock:
@@ -128,7 +165,8 @@ class Succession:
                 return
             self._current = self._first
             index = next(i for i, item in enumerate(self._attempts) if item.state == "serving")
-        self._note(index, state="dropped", reason=reason)
+            noted = self._change(index, state="dropped", reason=reason)
+        self._say(noted)
 
     def _try(self, candidates: list[Candidate]) -> None:
         for index, candidate in enumerate(candidates):
@@ -150,13 +188,14 @@ class Succession:
             self._note(index, state="compiling", phase=phase, step=step, of=of)
             return not self._closing
 
+        references = check_thresholds(self._bundle, candidate.family, candidate.precision, self._point)
         self._note(index, state="compiling")
         made = candidate.make(advance)
         try:
             self._note(index, state="proving")
-            if reason := missing_thresholds(self._bundle.spec, made.precision, made.family, self._point):
-                raise EngineError(reason)
             prove(made.family, self._bundle, made.precision, made.infer)
+            if references:
+                referred(self._bundle, made, references)
             if self._closing:
                 raise EngineError("closed before it could serve")
         except BaseException:
@@ -168,13 +207,25 @@ class Succession:
         made.passed_over = [(item.name, item.reason) for item in self.attempts() if item.state == "dropped"]
         with self._lock:
             self._current = made
-        self._note(index, state="serving")
+            noted = self._change(index, state="serving", phase="", step=0, of=0)
+        self._say(noted)
 
-    def _note(self, index: int, **changes: object) -> None:
+    def _note(self, index: int, **changes: Any) -> None:
+        self._say(self._change(index, **changes))
+
+    def _change(self, index: int, **changes: Any) -> Attempt | None:
+        """The attempt as it is from now on; None where that changes nothing."""
         with self._lock:
-            noted = self._attempts[index] = replace(self._attempts[index], **changes)  # type: ignore[arg-type]
-        if self._tell is not None:
-            self._tell(noted)
+            before = self._attempts[index]
+            self._attempts[index] = after = replace(before, **changes)
+        return None if after == before else after
+
+    def _say(self, noted: Attempt | None) -> None:
+        if noted is not None and self._tell is not None:
+            try:
+                self._tell(noted)
+            except Exception:  # who listens does not stop who works
+                logger.exception("telling of %s failed", noted.name)
 
     def __enter__(self) -> "Succession":
         return self
@@ -196,4 +247,4 @@ def tensorrt_candidates(bundle: Bundle) -> list[Candidate]:
         return TensorRt.open(bundle, precision)
 
     packed = [item for item in TensorRt.preference if item in bundle.precisions]
-    return [Candidate(f"tensorrt {item}", partial(make, item)) for item in packed]
+    return [Candidate(TensorRt, item, partial(make, item)) for item in packed]

@@ -19,7 +19,7 @@ from edgecxr.runtimes.graph import Answer, Graph
 from edgecxr.runtimes.proof import prove
 from edgecxr.spec import ModelSpec, Precision
 
-__all__ = ["Engine", "Output"]
+__all__ = ["Engine", "Output", "gathered"]
 
 Self = TypeVar("Self", bound="Engine")
 
@@ -35,6 +35,15 @@ class Output:
     infer_ms: float
 
 
+def gathered(outputs: Sequence[Output]) -> Answer:
+    """What was said of N films one by one, as one answer."""
+    return Answer(
+        np.stack([item.logits for item in outputs]),
+        np.stack([item.cam for item in outputs]),
+        np.stack([item.embedding for item in outputs]),
+    )
+
+
 class Engine(ABC):
     """Base of all back ends; a context manager. One film at a time: calls from several threads wait for each other."""
 
@@ -42,6 +51,7 @@ class Engine(ABC):
     graph: ClassVar[type[Graph]]
     device: ClassVar[str] = "cpu"
     preference: ClassVar[tuple[Precision, ...]] = ("int8", "fp16", "fp32")  # of `auto`: the fastest first
+    borrows: ClassVar[bool] = False  # may decide by thresholds of another engine, as `lending` says
 
     def __init__(self, bundle: Bundle, precision: Precision, *, threads: int = 0) -> None:
         """Compile; use `open`, which also proves the engine."""
@@ -49,6 +59,7 @@ class Engine(ABC):
         self.precision = precision
         self.threads = threads
         self.passed_over: list[tuple[str, str]] = []  # (name, reason), filled in by the registry
+        self.reference: Engine | None = None  # whose thresholds it borrows; closed with it
         self._graph: Graph | None = self.graph(bundle.model(precision), threads=threads)
         self._lock = threading.Lock()
 
@@ -110,6 +121,11 @@ class Engine(ABC):
             answer.logits[0], answer.cam[0], answer.embedding[0], (middle - start) / 1e6, (end - middle) / 1e6
         )
 
+    @property
+    def kernel(self) -> str:
+        """What preprocesses for it."""
+        return kernels.active()
+
     def describe(self) -> dict[str, Any]:
         """Family, precision of the file, library and version, arithmetic, threads, and the kernel in use."""
         if self._graph is None:
@@ -117,14 +133,16 @@ class Engine(ABC):
         return {
             "family": self.family,
             "precision": self.precision,
-            "kernel": kernels.active(),
+            "kernel": self.kernel,
             **self._graph.describe(),
         }
 
     def close(self) -> None:
-        """Give the memory back; twice is harmless."""
+        """Give the memory back, that of the reference too; twice is harmless."""
         with self._lock:
             self._graph = None
+        if self.reference is not None:
+            self.reference.close()
 
     def __enter__(self: Self) -> Self:
         return self

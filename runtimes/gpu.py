@@ -18,7 +18,7 @@ from edgecxr.bundle import Bundle
 from edgecxr.errors import EngineError
 from edgecxr.radiograph import Radiograph
 from edgecxr.runtimes.cuda import Buffer, CudaGraph, Device, DeviceFault
-from edgecxr.runtimes.engine import Engine, Output, Self
+from edgecxr.runtimes.engine import Engine, Output, Self, gathered
 from edgecxr.runtimes.frame_kernel import FrameKernel
 from edgecxr.runtimes.graph import OUTPUTS, Answer, Graph
 from edgecxr.runtimes.proof import prove
@@ -198,6 +198,7 @@ class GpuEngine(Engine):
     """A bundle's model on a GPU. After a fault of the device it is closed for good."""
 
     device: ClassVar[str] = "gpu"
+    borrows: ClassVar[bool] = True  # a build on a machine without a GPU derives no thresholds for it
 
     @classmethod
     def open(
@@ -215,7 +216,7 @@ class GpuEngine(Engine):
             if golden:
                 prove(cls.family, bundle, precision, engine.infer)
                 films = bundle.golden().frames
-                prove(f"{cls.family} with its own kernel", bundle, precision, lambda _: _answers(engine.run(films)))
+                prove(f"{cls.family} with its own kernel", bundle, precision, lambda _: gathered(engine.run(films)))
         except BaseException:
             engine.close()
             raise
@@ -244,24 +245,18 @@ class GpuEngine(Engine):
             raise EngineError(f"{self.family}: this engine is closed; open another")
         return self._graph
 
-    def describe(self) -> dict[str, Any]:
-        """As `Engine.describe`; the kernel is the GPU's own."""
-        return {**super().describe(), "kernel": "cuda"}
+    @property
+    def kernel(self) -> str:
+        """The GPU's own."""
+        return "cuda"
 
     def close(self) -> None:
         """Give the device back; twice is harmless."""
         with self._lock:
-            graph, self._graph = self._graph, None
+            graph = self._graph
             if isinstance(graph, GpuGraph):
                 graph.close()
-
-
-def _answers(outputs: list[Output]) -> Answer:
-    return Answer(
-        np.stack([item.logits for item in outputs]),
-        np.stack([item.cam for item in outputs]),
-        np.stack([item.embedding for item in outputs]),
-    )
+        super().close()
 
 
 def ordered(ports: dict[str, Port], library: str) -> tuple[Port, tuple[Port, ...]]:

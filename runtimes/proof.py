@@ -19,18 +19,27 @@ LEAST_AGREEMENT = 0.98  # of activation maps and of embeddings, film by film
 FLAT = 1e-6  # a map or embedding whose deviation is below this has no shape to correlate
 
 
-def prove(family: str, bundle: Bundle, precision: Precision, infer: Callable[[NDArray[Any]], Answer]) -> None:
+def prove(
+    family: str,
+    bundle: Bundle,
+    precision: Precision,
+    infer: Callable[[NDArray[Any]], Answer],
+    *,
+    tolerance: float | None = None,
+) -> None:
     """Preprocess and infer the golden films and compare with the stored outputs of the same precision.
 
-    Raises EngineError naming the numbers: a calibrated probability off by more than the manifest's tolerance, or a map
-    or embedding that agrees less than 0.98. Decisions follow: none can differ but within the tolerance of a threshold.
+    Raises EngineError naming the numbers: a calibrated probability off by more than the manifest's tolerance (or
+    `tolerance`, where it is smaller), or a map or embedding that agrees less than 0.98. Decisions follow: none can
+    differ but within the tolerance of a threshold.
     """
     golden, spec, name = bundle.golden(), bundle.spec, f"{family} {precision}"
     answer = infer(_preprocess(golden, spec))
     temperatures = spec.temperatures[precision]
     wanted = probabilities(golden.logits[precision], spec.heads, temperatures)
     got = probabilities(answer.logits, spec.heads, temperatures)
-    _check_probabilities(name, spec, wanted, got, bundle.manifest.tolerance)
+    allowed = bundle.manifest.tolerance if tolerance is None else min(tolerance, bundle.manifest.tolerance)
+    _check_probabilities(name, spec, wanted, got, allowed)
     _check_agreement(name, "activation maps", map_agreement(golden.cam[precision], answer.cam))
     _check_agreement(name, "embeddings", _cosine(golden.embedding[precision], answer.embedding))
 

@@ -1,13 +1,14 @@
 """Which engines there are, and the best one that proves itself on this machine."""
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from edgecxr.bundle import Bundle
 from edgecxr.errors import EngineError
 from edgecxr.runtimes.engine import Engine
-from edgecxr.spec import ModelSpec, Precision
+from edgecxr.runtimes.lending import check_agreement, lenders
+from edgecxr.spec import Precision
 
 __all__ = [
     "DEVICE_ENGINES",
@@ -16,17 +17,18 @@ __all__ = [
     "EngineStatus",
     "available",
     "available_on_device",
+    "check_thresholds",
     "choice_problem",
     "engine_class",
-    "missing_thresholds",
     "open_engine",
+    "referred",
 ]
 
 ENGINES = {  # the preferred one first: name -> module, class, what to install
     "openvino": ("edgecxr.runtimes.ov", "OpenVinoCpu", "openvino"),
     "onnxruntime": ("edgecxr.runtimes.ort", "OrtCpu", "onnxruntime"),
 }
-DEVICE_ENGINES = {  # the same, for an NVIDIA GPU; they come before the others where there is one
+DEVICE_ENGINES = {  # the same, for an NVIDIA GPU; where there is one, `compiler` lets the first follow a CPU engine
     "tensorrt": ("edgecxr.runtimes.trt", "TensorRt", "edgecxr[nvidia]"),
     "torch-tensorrt": ("edgecxr.runtimes.torch_trt", "TorchTensorRt", "torch-tensorrt"),
 }
@@ -103,8 +105,9 @@ def open_engine(
 ) -> Engine:
     """The engine asked for, or the best that can decide at operating point `point` and passes the golden set.
 
-    With `auto` each engine and precision that was passed over is in the returned engine's `passed_over`, with its
-    reason. `point=None` asks for no thresholds (measuring only). Raises EngineError when none is left.
+    `auto` is the best on the CPU, which serves at once; one of a GPU only where none of the CPU can. With it each
+    engine and precision that was passed over is in the returned engine's `passed_over`, with its reason. `point=None`
+    asks for no thresholds (measuring only). Raises EngineError when none is left.
     """
     if problem := choice_problem(bundle, engine, precision, point):
         raise EngineError(problem)
@@ -113,7 +116,7 @@ def open_engine(
     for name, family in families.items():
         for candidate in (item for item in family.preference if precision in ("auto", item)):
             try:
-                opened = _open(bundle, (family, candidate), point, threads, golden, wait=engine != "auto")
+                opened = _open(bundle, (family, candidate), point, threads, golden)
             except EngineError as error:
                 passed_over.append((f"{name} {candidate}", str(error)))
             else:
@@ -123,50 +126,44 @@ def open_engine(
 
 
 def _open(
-    bundle: Bundle,
-    choice: tuple[type[Engine], Precision],
-    point: str | None,
-    threads: int,
-    golden: bool,
-    *,
-    wait: bool,
+    bundle: Bundle, choice: tuple[type[Engine], Precision], point: str | None, threads: int, golden: bool
 ) -> Engine:
     family, precision = choice
     if precision not in bundle.precisions:
         raise EngineError(f"not packed; the bundle holds {', '.join(bundle.precisions)}")
-    if reason := missing_thresholds(bundle.spec, precision, family.family, point):
-        raise EngineError(reason)
-    if family.device != "cpu" and not wait:
-        _check_compiled(bundle, precision)
-    return family.open(bundle, precision, threads=threads, golden=golden)
+    references = check_thresholds(bundle, family, precision, point)
+    opened = family.open(bundle, precision, threads=threads, golden=golden)
+    return referred(bundle, opened, references) if references else opened
+
+
+def check_thresholds(
+    bundle: Bundle, family: type[Engine], precision: Precision, point: str | None
+) -> tuple[type[Engine], ...]:
+    """Whose thresholds an engine may borrow, () where it has its own (`lending.lenders`). Raises EngineError."""
+    return lenders(bundle.spec, family, precision, point, [engine_class(name) for name in ENGINES])
+
+
+def referred(bundle: Bundle, opened: Engine, references: Sequence[type[Engine]]) -> Engine:
+    """`opened`, with the first of `references` that opens at its side. Raises EngineError, and closes it, where none
+    does, or it does not agree with the golden set as closely as it must to borrow."""
+    reasons = []
+    try:
+        check_agreement(bundle, opened)
+        for reference in references:
+            try:
+                opened.reference = reference.open(bundle, opened.precision, threads=opened.threads)
+            except EngineError as error:
+                reasons.append(str(error))
+            else:
+                return opened
+        raise EngineError(f"no engine whose thresholds {opened.family} may borrow opens: {'; '.join(reasons)}")
+    except BaseException:
+        opened.close()
+        raise
 
 
 def _present() -> tuple[str, ...]:
     """What `auto` tries: a machine without a GPU has nothing that TensorRT could run on, so it is not passed over."""
     from edgecxr.runtimes.driver import probe
 
-    return tuple(ENGINES) if probe().reason else ("tensorrt", *ENGINES)
-
-
-def _check_compiled(bundle: Bundle, precision: Precision) -> None:
-    """Compiling takes too long to wait for it unasked. Raises EngineError."""
-    from edgecxr.runtimes.trt import compiled
-
-    if not compiled(bundle, precision):
-        raise EngineError(f"not compiled for this GPU yet: edgecxr compile {bundle.source} --precision {precision}")
-
-
-def missing_thresholds(spec: ModelSpec, precision: Precision, family: str, point: str | None) -> str:
-    """Why nothing can be decided with an engine at an operating point; empty where it can, or `point` is None."""
-    if point is None:
-        return ""
-    decided = {
-        p.finding for p in spec.operating_points if (p.name, p.precision, p.engine) == (point, precision, family)
-    }
-    missing = [finding for finding in spec.findings if finding not in decided]
-    if not missing:
-        return ""
-    return (
-        f"no {point!r} threshold of {', '.join(missing)} for {precision} on {family}; "
-        "thresholds hold for one precision on one engine: choose another, or build again with this point"
-    )
+    return tuple(ENGINES) if probe().reason else (*ENGINES, "tensorrt")

@@ -3,36 +3,35 @@
 import logging
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter_ns
 from types import TracebackType
-from typing import Any
 
-import numpy as np
-
-from edgecxr import kernels
 from edgecxr.bundle import Bundle, default_bundle_path
-from edgecxr.decision import FindingResult, decide
 from edgecxr.errors import EdgeCxrError, EngineError, Refusal, RefusalReason
 from edgecxr.radiograph import Radiograph
 from edgecxr.read import find_files, read_radiograph
-from edgecxr.runtimes.engine import Output
+from edgecxr.runtimes.compiler import Attempt, Succession, Successors, tensorrt_candidates
+from edgecxr.runtimes.engine import Engine
+from edgecxr.runtimes.judge import Judge, Milliseconds
+from edgecxr.runtimes.proof import prove
 from edgecxr.runtimes.registry import open_engine
 from edgecxr.runtimes.screening import Screening
-from edgecxr.scores import probabilities
 
 __all__ = ["Screener", "Screening"]
 
 AHEAD = 2  # films that may wait, read, for the engine, beside one in each worker's hands
 logger = logging.getLogger("edgecxr")
 
-Milliseconds = dict[str, float | None]
-
 
 class Screener:
     """A bundle on the best engine of this machine. A context manager; one film at a time, from any thread.
+
+    With `auto` the best engine of the CPU serves at once. Where a better one has to be compiled (TensorRT on a GPU),
+    that happens in the background; it takes over between two films once it has proved itself, and hands back for good
+    when it fails, beginning with the film on which it failed. A result names the engine that made it.
 
     Opening raises BundleError (the file cannot be trusted) or EngineError (no engine proves itself here).
     """
@@ -45,20 +44,40 @@ class Screener:
         point: str | None = None,
         *,
         threads: int = 0,
+        successors: Successors = tensorrt_candidates,
+        tell: Callable[[Attempt], None] | None = None,
     ) -> None:
-        """`bundle` None is the model shipped with the package; `point` None is the bundle's first operating point."""
+        """`bundle` None is the model shipped with the package; `point` None is the bundle's first operating point.
+
+        `successors` names what may follow the engine of `auto`; `tell` hears how far each has come, in any thread.
+        """
         if not isinstance(bundle, Bundle):
             bundle = Bundle.open(default_bundle_path() if bundle is None else bundle)
         self.bundle = bundle
         self.point = _first_point(bundle) if point is None else point
-        self.engine = open_engine(bundle, engine, precision, point=self.point, threads=threads)
-        self._gate = bundle.gate(self.engine.precision)
-        self._origin: dict[str, Any] = {
-            "engine": self.engine.family,
-            "precision": self.engine.precision,
-            "kernel": kernels.active(),
-            "bundle": bundle.digest,
-        }
+        first = open_engine(bundle, engine, precision, point=self.point, threads=threads)
+        following = successors(bundle) if engine == "auto" and first.device == "cpu" else ()
+        following = [item for item in following if precision in ("auto", item.precision)]
+        self._judges: dict[Engine, Judge] = {}
+        self._engines = Succession(bundle, first, following, point=self.point, tell=tell)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of the moment; with `auto` another may follow it between two films."""
+        return self._engines.current
+
+    def successors(self) -> list[Attempt]:
+        """How far the engines have come that may follow, or followed, the one that served first."""
+        return self._engines.attempts()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until no engine is being compiled any more; whether that is so. Screening never needs this."""
+        return self._engines.wait(timeout_s)
+
+    def prove(self) -> None:
+        """Hold the engine of the moment against the golden set. Raises EngineError where it does not reproduce it,
+        and none can take over that does."""
+        self._engines.run(lambda engine: prove(engine.family, self.bundle, engine.precision, engine.infer))
 
     def screen(self, film: Radiograph | str | Path) -> Screening:
         """Decide on one film, or refuse it with a reason.
@@ -67,7 +86,7 @@ class Screener:
         """
         if isinstance(film, Radiograph):
             return self._decide(film, film.source, {})
-        radiograph, spent = _read(film)
+        radiograph, spent = self._read(film)
         if isinstance(radiograph, Refusal):
             return self._refused(str(film), radiograph, spent)
         return self._decide(radiograph, str(film), spent)
@@ -93,7 +112,7 @@ class Screener:
         pool = ThreadPoolExecutor(workers, thread_name_prefix="edgecxr-read")
         try:
             for file in files:
-                waiting.append((file, pool.submit(_read, file)))
+                waiting.append((file, pool.submit(self._read, file)))
                 if len(waiting) >= workers + AHEAD:
                     yield self._screen_one(*waiting.popleft())
             while waiting:
@@ -115,42 +134,28 @@ class Screener:
             detail = f"internal error: {type(error).__name__}: {error}"
             return self._refused(str(file), Refusal(RefusalReason.UNREADABLE, detail), {})
 
-    def _decide(self, radiograph: Radiograph, file: str, spent: Milliseconds) -> Screening:
+    def _read(self, file: str | Path) -> tuple[Radiograph | Refusal, Milliseconds]:
+        start = perf_counter_ns()
         try:
-            output = self.engine.run([radiograph])[0]
-            spent = {**spent, "preprocess": output.preprocess_ms, "infer": output.infer_ms}
-            self._gate.check(output.embedding)
+            film: Radiograph | Refusal = read_radiograph(file, reduced_for=self.bundle.spec.reduced_for)
         except Refusal as error:
-            return self._refused(file, error, spent, radiograph.notes)
-        return Screening(
-            file,
-            "ok",
-            **self._origin,
-            findings=self._findings(output),
-            milliseconds=spent,
-            cam=output.cam,
-            notes=radiograph.notes,
-        )
+            film = error
+        return film, {"read": (perf_counter_ns() - start) / 1e6}
 
-    def _findings(self, output: Output) -> tuple[FindingResult, ...]:
-        spec, precision = self.bundle.spec, self.engine.precision
-        scores = probabilities(output.logits[np.newaxis], spec.heads, spec.temperatures[precision])[0]
-        return decide(spec, scores, precision, self.engine.family, point=self.point)
+    def _decide(self, radiograph: Radiograph, file: str, spent: Milliseconds) -> Screening:
+        return self._engines.run(lambda engine: self._judge(engine).screen(radiograph, file, spent))
 
-    def _refused(self, file: str, error: Refusal, spent: Milliseconds, notes: tuple[str, ...] = ()) -> Screening:
-        return Screening(
-            file,
-            "refused",
-            **self._origin,
-            reason=error.reason,
-            detail=error.detail,
-            milliseconds=spent,
-            notes=notes,
-        )
+    def _refused(self, file: str, error: Refusal, spent: Milliseconds) -> Screening:
+        return self._judge(self.engine).refused(file, error, spent)
+
+    def _judge(self, engine: Engine) -> Judge:
+        if engine not in self._judges:
+            self._judges[engine] = Judge(self.bundle, engine, self.point)
+        return self._judges[engine]
 
     def close(self) -> None:
-        """Give the engine's memory back; twice is harmless."""
-        self.engine.close()
+        """Stop compiling, and give the engines' memory back; twice is harmless."""
+        self._engines.close()
 
     def __enter__(self) -> "Screener":
         return self
@@ -166,12 +171,3 @@ def _first_point(bundle: Bundle) -> str:
     if not points:
         raise EngineError(f"{bundle.spec.name} has no operating point: nothing can be decided; build it with one")
     return points[0].name
-
-
-def _read(file: str | Path) -> tuple[Radiograph | Refusal, Milliseconds]:
-    start = perf_counter_ns()
-    try:
-        film: Radiograph | Refusal = read_radiograph(file)
-    except Refusal as error:
-        film = error
-    return film, {"read": (perf_counter_ns() - start) / 1e6}

@@ -22,14 +22,16 @@ class Screening:
     status: Literal["ok", "refused"]
     engine: str  # family, e.g. "openvino-cpu"
     precision: str
-    kernel: str  # preprocessing kernel, "cpp" or "numpy"
+    kernel: str  # preprocessing kernel, "cpp", "numpy" or "cuda"
     bundle: str  # SHA-256 of the bundle's manifest
     reason: RefusalReason | None = None
     detail: str = ""  # a sentence, for people
     findings: tuple[FindingResult, ...] = ()
     milliseconds: dict[str, float | None] = field(default_factory=dict)  # by stage; None where it was not reached
     cam: NDArray[np.float32] | None = None  # (C, h, w), one map for each class of the spec
-    notes: tuple[str, ...] = ()  # contradictions found in the header
+    notes: tuple[
+        str, ...
+    ] = ()  # contradictions found in the header, and how the film was read; whose thresholds, where they are borrowed
 
     def __post_init__(self) -> None:
         """A refusal with a score, or a result without one, cannot be made. Raises ValueError."""

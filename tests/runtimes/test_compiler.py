@@ -44,11 +44,11 @@ def slowly(bundle: Bundle, going: threading.Event, precision: Any = "fp16") -> C
                 raise EngineError("compiling was cancelled")
         return OrtCpu(bundle, precision, threads=1)
 
-    return Candidate(f"onnxruntime {precision}", make)
+    return Candidate(OrtCpu, precision, make)
 
 
 def ready(bundle: Bundle, precision: Any = "fp16") -> Candidate:
-    return Candidate(f"onnxruntime {precision}", lambda _: OrtCpu(bundle, precision, threads=1))
+    return Candidate(OrtCpu, precision, lambda _: OrtCpu(bundle, precision, threads=1))
 
 
 def serving(succession: Succession) -> tuple[str, str]:
@@ -149,7 +149,7 @@ def test_one_that_cannot_be_made_is_dropped_with_the_reason(fault: Exception, bu
     def make(progress: Progress) -> Engine:
         raise fault
 
-    with Succession(bundle, first, [Candidate("tensorrt int8", make)]) as succession:
+    with Succession(bundle, first, [Candidate(OrtCpu, "int8", make)]) as succession:
         assert succession.wait(60)
         assert succession.attempts()[0].state == "dropped"
         assert str(fault) in succession.attempts()[0].reason
@@ -176,7 +176,7 @@ def test_closing_stops_what_is_being_made(bundle: Bundle, first: Engine) -> None
     succession.close()
     succession.close()
     assert [item.state for item in succession.attempts()] in (["dropped", "waiting"], ["waiting", "waiting"])
-    with pytest.raises(EngineError, match="these engines are closed"), succession.engine():
+    with pytest.raises(EngineError, match="this engine is closed"), succession.engine():
         pass
     with pytest.raises(EngineError, match="this engine is closed"):
         first.run(bundle.golden().frames[:1])
