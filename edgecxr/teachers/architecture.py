@@ -10,6 +10,7 @@ import torchvision
 from torch import Tensor, nn
 
 from edgecxr.errors import StageError
+from edgecxr.teachers import covid_densenet  # noqa: F401  (its networks join timm's registry)
 from edgecxr.teachers.weights import read_weights, transfer_weights
 
 __all__ = ["Network", "build", "head_parameters"]
