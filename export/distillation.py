@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -40,6 +40,14 @@ class DistillSettings(TrainSettings):
     cam_weight: Annotated[float, Field(ge=0, description="of 1 - correlation of the maps; live teacher with maps")] = (
         0.0
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> "DistillSettings":
+        if self.copies or self.films_per_class is not None:
+            raise ValueError(
+                "copies and films_per_class are for teachers; a student learns from each film once an epoch"
+            )
+        return self
 
 
 class Taught(NamedTuple):

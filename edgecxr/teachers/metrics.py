@@ -1,4 +1,4 @@
-"""What is watched while a network learns: macro AUROC over all classes, and the loss on held-out films."""
+"""What is watched while a network learns: macro AUROC over all classes, accuracy, and the loss on held-out films."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,7 +10,7 @@ from edgecxr.scores import columns
 from edgecxr.spec import Head
 from edgecxr.statistics import auroc
 
-__all__ = ["macro_auroc"]
+__all__ = ["accuracy", "macro_auroc"]
 
 
 def macro_auroc(
@@ -24,6 +24,28 @@ def macro_auroc(
         if labels.any() and not labels.all()
     ]
     return float(np.mean(values)) if values else float("nan")
+
+
+def accuracy(logits: NDArray[np.floating], targets: Mapping[str, NDArray[np.generic]], heads: Sequence[Head]) -> float:
+    """Mean over heads of the share of labelled films (sigmoid: of known labels) that are answered right; NaN for none.
+
+    A softmax head answers with its largest logit, a sigmoid class with yes above a probability of 0.5.
+    """
+    shares = [
+        _share(logits[:, place], targets[head.name], head) for head, place in zip(heads, columns(heads), strict=True)
+    ]
+    known = [share for share in shares if np.isfinite(share)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def _share(logits: NDArray[np.floating], targets: NDArray[np.generic], head: Head) -> float:
+    if head.kind == "softmax":
+        truth = targets.astype(np.int64)
+        right, known = logits.argmax(axis=1) == truth, truth >= 0
+    else:
+        values = targets.astype(np.float32)
+        right, known = (logits > 0) == (values > 0.5), ~np.isnan(values)
+    return float(right[known].mean()) if known.any() else float("nan")
 
 
 Pair = tuple[NDArray[np.floating], NDArray[np.bool_]]

@@ -22,11 +22,13 @@ class Samples:
     """Films and labels side by side.
 
     `images` (N, 1, S, S) float in [0, 1], in memory or memory-mapped. `targets` by head name: softmax (N,) int64 with
-    -1 for unlabelled, sigmoid (N, K) float32 with NaN for unknown.
+    -1 for unlabelled, sigmoid (N, K) float32 with NaN for unknown. `settled` (N,) bool marks films that are augmented
+    already and not again (`teachers.sampling`).
     """
 
     images: NDArray[np.floating]
     targets: Mapping[str, NDArray[Any]]
+    settled: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.images)

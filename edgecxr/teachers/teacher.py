@@ -17,6 +17,7 @@ from edgecxr.errors import StageError
 from edgecxr.spec import Head, PreprocessSpec, Strict
 from edgecxr.teachers.architecture import Network, build
 from edgecxr.teachers.compute import Autocast, forward, pick_device
+from edgecxr.teachers.joint import join
 from edgecxr.teachers.weights import read_weights, write_atomic, write_weights
 
 __all__ = ["RECORD", "WEIGHTS", "MemberRecord", "MemberTeacher", "Teacher", "open_member", "write_member"]
@@ -74,6 +75,7 @@ class MemberRecord(Strict):
 
     name: str
     architecture: str
+    joint: tuple[str, ...] = ()  # of networks that were trained together (`teachers.joint`): the architecture of each
     channels: Annotated[int, Field(ge=1, le=3)] = 1
     heads: tuple[Head, ...]
     preprocess: PreprocessSpec
@@ -113,12 +115,20 @@ def open_member(folder: Path, *, device: str = "auto", autocast: Autocast = "off
         raise StageError(f"no {RECORD} in {folder}; wanted the folder of a trained teacher") from None
     except (ValueError, ValidationError) as error:
         raise StageError(f"{folder / RECORD} is not the record of a trained teacher: {error}") from error
-    network = build(member.architecture, sum(len(head.classes) for head in member.heads), member.channels)
+    network = _blank(member)
     state = read_weights(folder / WEIGHTS, ())
     if _digest(folder / WEIGHTS) != member.weights_sha256:
         raise StageError(f"{folder / WEIGHTS} is not the file that {RECORD} was written with; train the teacher again")
     network.load_state_dict(state)
     return MemberTeacher(member, network, device=device, autocast=autocast)
+
+
+def _blank(member: MemberRecord) -> Network:
+    """The network of the record, before its weights."""
+    classes = sum(len(head.classes) for head in member.heads)
+    if not member.joint:
+        return build(member.architecture, classes, member.channels)
+    return join({name: build(name, classes, member.channels) for name in member.joint})
 
 
 def _digest(path: Path) -> str:

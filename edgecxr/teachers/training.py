@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -20,14 +20,17 @@ from timm.utils import ModelEmaV3
 from torch import Generator, Tensor, nn
 
 from edgecxr.errors import StageError
-from edgecxr.spec import Head, Strict
+from edgecxr.sparse import Sparse
+from edgecxr.spec import Head
 from edgecxr.teachers.architecture import head_parameters
 from edgecxr.teachers.augment import AugmentSettings, augment
 from edgecxr.teachers.compute import Autocast, autocast, forward, pick_device
+from edgecxr.teachers.joint import joint_factors, joint_weights
 from edgecxr.teachers.losses import LossSettings, MixedLoss
-from edgecxr.teachers.metrics import macro_auroc
+from edgecxr.teachers.metrics import accuracy, macro_auroc
 from edgecxr.teachers.progress import Progress, Silent
 from edgecxr.teachers.samples import Samples, check_samples, run_key
+from edgecxr.teachers.sampling import Copies, FilmsPerClass, sampled
 from edgecxr.teachers.weights import read_weights, write_atomic, write_weights
 
 __all__ = ["Samples", "TrainResult", "TrainSettings", "train"]
@@ -35,8 +38,10 @@ __all__ = ["Samples", "TrainResult", "TrainSettings", "train"]
 Record = dict[str, float]
 
 
-class TrainSettings(Strict):
+class TrainSettings(Sparse):
     """How one network is trained."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"copies", "films_per_class"})
 
     epochs: Annotated[int, Field(ge=1)] = 30
     batch: Annotated[int, Field(ge=2)] = 32
@@ -54,6 +59,8 @@ class TrainSettings(Strict):
     autocast: Autocast = "auto"
     augment: AugmentSettings = AugmentSettings()
     loss: LossSettings = LossSettings()
+    copies: Copies = Field(default={}, description="class to how often each of its films is shown in an epoch")
+    films_per_class: FilmsPerClass = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,9 @@ class _Run:
         for part, name in zip(samples, ("training", "validation"), strict=True):
             check_samples(part, heads, name)
         self.key = run_key(module, samples, settings, *heads)
+        self.training = sampled(
+            samples[0], heads, (settings.copies, settings.films_per_class), settings.augment, settings.seed
+        )
         self.device = pick_device(settings.device)
         self.module = module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss: nn.Module = MixedLoss(heads, self.training.targets, settings.loss).to(self.device)
@@ -181,7 +191,7 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(step) * group["factor"]
         images, targets = self.training.tensors(rows, self.device)
-        images = augment(images, self.settings.augment, generator)
+        images = self._augmented(images, rows, generator)
         loss = self._batch_loss(images, targets, np.random.default_rng([self.settings.seed, step]))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -190,6 +200,13 @@ class _Run:
         if self.average is not None:
             self.average.update(self.module, step + 1)
         return loss.item()
+
+    def _augmented(self, images: Tensor, rows: NDArray[np.intp], generator: Generator) -> Tensor:
+        changed = augment(images, self.settings.augment, generator)
+        if self.training.settled is None:
+            return changed
+        settled = torch.from_numpy(self.training.settled[rows]).to(self.device).view(-1, 1, 1, 1)
+        return torch.where(settled, images, changed)
 
     def _batch_loss(self, images: Tensor, targets: dict[str, Tensor], chance: np.random.Generator) -> Tensor:
         """The loss, of films mixed in pairs where mixup is on (Zhang et al. 2018)."""
@@ -213,7 +230,9 @@ class _Run:
         score = auroc if self.settings.metric == "auroc" else loss
         if not math.isfinite(score):
             raise StageError(f"the validation {self.settings.metric} is {score}: its films lack labels of both kinds")
-        return {"validation_loss": loss, "validation_auroc": auroc, "score": score}
+        right = accuracy(logits.numpy(), self.validation.targets, self.heads)
+        told = {"validation_loss": loss, "validation_auroc": auroc, "validation_accuracy": right, "score": score}
+        return told | joint_weights(self.shipped)
 
     def _save(self) -> None:
         if self.best == len(self.history) - 1:
@@ -256,10 +275,10 @@ class _Run:
 
 def _groups(module: nn.Module, settings: TrainSettings) -> list[dict[str, Any]]:
     """Parameter groups: body or head (learning-rate factor), with weight decay on matrices only."""
-    head = head_parameters(module)
+    own = dict.fromkeys(head_parameters(module), 1.0) | joint_factors(module)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, weight in module.named_parameters():
-        factor = 1.0 if name in head else settings.body_learning_rate
+        factor = own.get(name, settings.body_learning_rate)
         decay = settings.weight_decay if weight.ndim > 1 else 0.0
         if factor > 0:
             groups.setdefault((factor, decay), []).append(weight)
