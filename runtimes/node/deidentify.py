@@ -8,6 +8,7 @@ not by that package, which leaves names and UIDs inside sequences as they are. A
 - U is replaced, the same UID by the same within one `Deidentifier`; so is every other UID that DICOM does not define
 - private attributes, overlays, curves and attributes that PS3.6 does not know are removed
 - names, dates, times and ages that the table does not list become empty
+- comments and application data inside JPEG and JPEG 2000 pixels become blank (see `comments`)
 """
 
 import hashlib
@@ -29,6 +30,7 @@ from pydicom.sequence import Sequence
 from edgecxr.errors import Refusal, ResultError
 from edgecxr.read.dicom import open_dataset
 from edgecxr.read.guard import DEFAULT
+from edgecxr.runtimes.node.comments import blanked_pixels
 
 __all__ = ["Deidentifier"]
 
@@ -63,6 +65,7 @@ PIXELS_WITH_TEXT = (  # classes whose pixels are pictures of anything
     "1.2.840.10008.5.1.4.1.1.7",  # Secondary Capture, also multi-frame
     "1.2.840.10008.5.1.4.1.1.77.1",  # visible light: photographic, video
 )
+PLAIN_ITEMS = ("1.2.840.10008.1.2.5", "1.2.840.10008.1.2.1.98")  # RLE, uncompressed: encapsulated, without markers
 FIRST_GROUP = 0x0008  # lower ones are for commands, files and directories
 CHARACTER_SET = 0x00080005
 METHOD = "PS3.15 Basic Application Level Confidentiality Profile, EdgeCXR"  # LO: at most 64 characters
@@ -83,7 +86,7 @@ class Deidentifier:
     def write(self, source: Path, folder: Path, *, allow_burned_in: bool = False) -> Path:
         """A de-identified copy in `folder`, named by its new SOP Instance UID.
 
-        Raises ResultError when the file is no DICOM file that can be read, or its pixels may show a name.
+        Raises ResultError when the file is no DICOM file that can be read, or its pixels may show a name or hide one.
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about odd values, which they quote
@@ -103,6 +106,7 @@ class Deidentifier:
             _check_pixels(dataset)
         patient = self._pseudonym(dataset)
         self._clean(dataset)
+        _blank_comments(dataset)
         dataset.PatientName = dataset.PatientID = patient
         dataset.PatientIdentityRemoved = "YES"
         dataset.LongitudinalTemporalInformationModified = "REMOVED"
@@ -200,6 +204,17 @@ def _check_pixels(dataset: Dataset) -> None:
     sop_class = str(dataset.SOPClassUID)
     if any(sop_class == root or sop_class.startswith(f"{root}.") for root in PIXELS_WITH_TEXT):
         raise ResultError(f"{dataset.SOPClassUID.name}: such pictures often show the patient's name in their pixels")
+
+
+def _blank_comments(dataset: FileDataset) -> None:
+    """Raises ResultError where compressed pixels cannot be searched: they may say what the header no longer does."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if not syntax.is_encapsulated or syntax in PLAIN_ITEMS or not dataset.get("PixelData"):
+        return
+    try:
+        dataset["PixelData"].value = blanked_pixels(dataset.PixelData, int(dataset.get("NumberOfFrames") or 1))
+    except ValueError as error:
+        raise ResultError(f"the compressed pixels cannot be searched for comments: {error}") from error
 
 
 def _code(value: str, meaning: str) -> Dataset:
