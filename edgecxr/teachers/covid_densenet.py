@@ -51,7 +51,7 @@ class CovidDenseNet(DenseNet):  # type: ignore[misc]
 
     def forward_features(self, x: Tensor) -> Tensor:
         """The fused map, (N, 512, h, w), h and w those of the last dense block."""
-        scales = []
+        scales: list[Tensor] = []
         for name, layer in self.features.named_children():
             x = layer(x)
             if name in TAPS:

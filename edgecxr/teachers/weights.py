@@ -103,8 +103,9 @@ def transfer_weights(source: Mapping[str, Tensor], target: nn.Module) -> Transfe
     """
     copied: list[str] = []
     skipped: dict[str, str] = {}
+    own = target.state_dict()  # once: it is slow to make for a network of hundreds of tensors
     with torch.no_grad():
-        for name, wanted in target.state_dict().items():
+        for name, wanted in own.items():
             value = source.get(name)
             if value is None:
                 skipped[name] = "absent from the source"
@@ -116,10 +117,10 @@ def transfer_weights(source: Mapping[str, Tensor], target: nn.Module) -> Transfe
                 continue
             wanted.copy_(value)
             copied.append(name)
-    skipped |= {name: "not a weight of this network" for name in source if name not in target.state_dict()}
-    if not any(target.state_dict()[name].ndim >= 2 for name in copied):
+    skipped |= {name: "not a weight of this network" for name in source if name not in own}
+    if not any(own[name].ndim >= 2 for name in copied):
         raise StageError(
             f"none of the {len(source)} weights fits the network (source begins {next(iter(source), '-')!r}, network "
-            f"{next(iter(target.state_dict()), '-')!r}); name the architecture that the file was trained with"
+            f"{next(iter(own), '-')!r}); name the architecture that the file was trained with"
         )
     return Transfer(tuple(copied), skipped)
