@@ -7,6 +7,7 @@ cache, and prints one JSON object per line: {"phase", "step", "of"} while it wor
 
 import json
 import os
+import queue
 import subprocess
 import sys
 import threading
@@ -25,6 +26,7 @@ from edgecxr.runtimes.tensorrt_api import Progress
 __all__ = ["Compiled", "compile_apart"]
 
 OFFSPRING = "edgecxr.runtimes.compile_apart"
+PULSE_S = 0.2  # a builder may be silent for minutes; whoever waits is asked this often whether to go on
 
 
 class Compiled(NamedTuple):
@@ -64,12 +66,14 @@ def _attend(process: "subprocess.Popen[bytes]", model: bytes, progress: Progress
     )
     for thread in talk:
         thread.start()
+    step = ("", 0, 0)
     for message in _messages(process):
         if "error" in message:
             raise EngineError(str(message["error"]))
         if "path" in message:
             return Compiled(Path(message["path"]), int(message["bytes"]), float(message["seconds"]))
-        if progress is not None and not progress(message["phase"], message["step"], message["of"]):
+        step = (message["phase"], message["step"], message["of"]) if message else step
+        if progress is not None and not progress(*step):
             raise EngineError("compiling was cancelled")
     code = process.wait()
     talk[1].join(1)
@@ -87,7 +91,23 @@ def _feed(process: "subprocess.Popen[bytes]", model: bytes) -> None:
 
 
 def _messages(process: "subprocess.Popen[bytes]") -> Iterator[dict[str, Any]]:
-    for line in process.stdout or ():
+    """Each message as it comes; an empty one whenever none has come for a while."""
+    lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+
+    def listen() -> None:
+        for line in process.stdout or ():
+            lines.put(line)
+        lines.put(None)
+
+    threading.Thread(target=listen, daemon=True).start()
+    while True:
+        try:
+            line = lines.get(timeout=PULSE_S)
+        except queue.Empty:
+            yield {}
+            continue
+        if line is None:
+            return
         try:
             message = json.loads(line)
         except ValueError:
@@ -105,7 +125,9 @@ def _work(capability: str, folder: str) -> None:
     key = engine_key(model, api, gpu, capability)
     if api.builds_without_gpu and not capability and gpu is not None:
         capability = gpu.capability
-    engine = compile_model(model, key, api, cache, capability=capability, progress=_print_step)
+    with cache.building() as waited:
+        engine = cache.read(key) if waited else None  # another worker of the same node builds the same
+        engine = engine or compile_model(model, key, api, cache, capability=capability, progress=_print_step)
     _print({"path": str(cache.path(key)), "bytes": len(engine), "seconds": perf_counter() - start})
 
 

@@ -56,12 +56,18 @@ class Attempt:
     step: int = 0
     of: int = 0
     reason: str = ""  # why it was dropped
+    engine: str = ""  # family, once it has served
+    precision: str = ""
+    kernel: str = ""
 
     def __str__(self) -> str:
         """E.g. "tensorrt fp16: compiling, tactics 3 of 40"."""
-        step = f" {self.step}" + (f" of {self.of}" if self.of else "") if self.phase else ""
-        more = f", {self.phase}{step}" if self.state == "compiling" and self.phase else ""
-        return f"{self.name}: {self.state}{f' ({self.reason})' if self.reason else more}"
+        told = f"{self.name}: {self.state}"
+        if self.reason:
+            return f"{told} ({self.reason})"
+        if self.state != "compiling" or not self.phase:
+            return told
+        return f"{told}, {self.phase} {self.step}{f' of {self.of}' if self.of else ''}"
 
 
 class Succession:
@@ -128,6 +134,12 @@ class Succession:
         """What serves at this moment, to describe it; to use it, take `engine`."""
         with self._lock:
             return self._current
+
+    def engines(self) -> list[Engine]:
+        """What serves, the reference whose thresholds it borrows, and the first one: each once."""
+        with self._lock:
+            found = (self._current, self._current.reference, self._first)
+        return list(dict.fromkeys(item for item in found if item is not None))
 
     def attempts(self) -> list[Attempt]:
         """Every candidate, as far as it has come."""
@@ -207,7 +219,8 @@ class Succession:
         made.passed_over = [(item.name, item.reason) for item in self.attempts() if item.state == "dropped"]
         with self._lock:
             self._current = made
-            noted = self._change(index, state="serving", phase="", step=0, of=0)
+            origin = {"engine": made.family, "precision": made.precision, "kernel": made.kernel}
+            noted = self._change(index, state="serving", **origin)
         self._say(noted)
 
     def _note(self, index: int, **changes: Any) -> None:

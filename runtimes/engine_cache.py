@@ -10,8 +10,9 @@ import hashlib
 import json
 import os
 import stat
+import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -100,10 +101,41 @@ class EngineCache:
             _replace(path, MAGIC + header.encode() + b"\n" + content)
             self._make_room(path)
         except OSError as error:
-            raise EngineError(
-                f"cannot keep an engine in {self.folder}: {error.strerror or error}; name a place in EDGECXR_CACHE"
-            ) from error
+            raise self._unwritable(error) from error
         return path
+
+    def _unwritable(self, error: OSError) -> EngineError:
+        return EngineError(
+            f"cannot keep an engine in {self.folder}: {error.strerror or error}; name a place in EDGECXR_CACHE"
+        )
+
+    @contextlib.contextmanager
+    def building(self) -> Iterator[bool]:
+        """One process at a time builds for this folder: builders need gigabytes. Gives whether another was waited for.
+
+        Raises EngineError when the folder cannot be made.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                waited = self._lock(stack) if sys.platform != "win32" else False
+            except OSError as error:
+                raise self._unwritable(error) from error
+            yield waited
+
+    if sys.platform != "win32":
+
+        def _lock(self, stack: contextlib.ExitStack) -> bool:
+            import fcntl
+
+            folder = os.open(self.folder, os.O_RDONLY)
+            stack.callback(os.close, folder)  # which gives the lock back, as the end of a process does
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                fcntl.flock(folder, fcntl.LOCK_EX)
+                return True
+            return False
 
     def list(self) -> list[Entry]:
         """Every entry, the one used last first."""

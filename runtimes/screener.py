@@ -66,6 +66,10 @@ class Screener:
         """The engine of the moment; with `auto` another may follow it between two films."""
         return self._engines.current
 
+    def engines(self) -> list[Engine]:
+        """What results were and may be made by: the engine of the moment first, then those that it can hand over to."""
+        return self._engines.engines()
+
     def successors(self) -> list[Attempt]:
         """How far the engines have come that may follow, or followed, the one that served first."""
         return self._engines.attempts()

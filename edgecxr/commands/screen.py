@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
+from time import monotonic
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,9 +15,12 @@ from edgecxr.commands.choices import check_choices, check_inputs, check_page, ma
 from edgecxr.commands.terminal import ExitCode, counted, note, print_json, progress
 
 if TYPE_CHECKING:
+    from edgecxr.runtimes.compiler import Attempt
     from edgecxr.runtimes.screener import Screener, Screening
 
 __all__ = ["counts", "ending", "screen"]
+
+EVERY_S = 5.0  # between two lines on an engine that is being compiled
 
 
 def screen(
@@ -32,7 +36,9 @@ def screen(
     heatmaps: Annotated[
         Path | None, typer.Option(help="Write a picture per decided film and finding to this folder.")
     ] = None,
-    engine: Annotated[str, typer.Option(help="auto, openvino or onnxruntime.")] = "auto",
+    engine: Annotated[
+        str, typer.Option(help="auto, openvino or onnxruntime; on an NVIDIA GPU tensorrt or torch-tensorrt.")
+    ] = "auto",
     precision: Annotated[str, typer.Option(help="auto, int8, fp16 or fp32.")] = "auto",
     point: Annotated[
         str | None, typer.Option(help="The operating point to decide at.  [default: the bundle's first]")
@@ -40,6 +46,8 @@ def screen(
     workers: Annotated[int, typer.Option(min=0, help="Films read at the same time; 0 is one per core.")] = 0,
 ) -> None:
     """Screen films and folders; each film is decided on, or refused with a reason.
+
+    On a GPU, auto begins on the CPU, compiles for the GPU meanwhile, and goes over when that engine has proved itself.
 
     Ends with 1 when some films were refused, with 70 when one of them was by a fault of ours.
 
@@ -54,7 +62,8 @@ def screen(
     _check_targets(html, heatmaps)
     quiet = as_json or jsonl == Path("-")
     with ExitStack() as stack:
-        screener = stack.enter_context(Screener(opened, engine=engine, precision=precision, point=point))
+        tell = None if quiet else _Following()
+        screener = stack.enter_context(Screener(opened, engine, precision, point, tell=tell))
         stream = stack.enter_context(_stream(jsonl)) if jsonl else None
         step = stack.enter_context(progress("screening", len(files), quiet=quiet))
         results = []
@@ -137,11 +146,24 @@ def counts(results: Sequence["Screening"]) -> dict[str, int]:
 
 def _summary(screener: "Screener", results: Sequence["Screening"]) -> None:
     number = counts(results)
-    origin = f"{screener.engine.family} {screener.engine.precision}, bundle {screener.bundle.digest[:12]}"
+    engines = " and ".join(dict.fromkeys(f"{result.engine} {result.precision}" for result in results))
     note(
-        f"{counted(len(results))}: {number['positive']} positive, {number['refused']} refused; {origin}."
-        " Research use only."
+        f"{counted(len(results))}: {number['positive']} positive, {number['refused']} refused; {engines}, "
+        f"bundle {screener.bundle.digest[:12]}. Research use only."
     )
+
+
+class _Following:
+    """A line for each step that an engine takes on its way to take over; while it compiles, one every few seconds."""
+
+    def __init__(self) -> None:
+        self._told, self._when = ("", ""), 0.0
+
+    def __call__(self, attempt: "Attempt") -> None:
+        told = (attempt.name, attempt.state)
+        if told != self._told or monotonic() - self._when >= EVERY_S:
+            self._told, self._when = told, monotonic()
+            note(str(attempt))
 
 
 def _afterwards(screener: "Screener", results: Sequence["Screening"], html: Path | None, heatmaps: Path | None) -> None:
@@ -158,7 +180,7 @@ def _afterwards(screener: "Screener", results: Sequence["Screening"], html: Path
                 title="Screening",
                 screenings=results,
                 evaluation=screener.bundle.evaluation(),
-                engines=[screener.engine.describe()],
+                engines=[engine.describe() for engine in screener.engines()],
                 manifest=screener.bundle.manifest,
             )
         note(f"report: {html.resolve()}")

@@ -1,6 +1,7 @@
 """The engine cache: whole entries of exactly what was asked for, or none."""
 
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,3 +102,30 @@ def test_where_it_is() -> None:
     assert default_folder({"EDGECXR_CACHE": "/a", "XDG_CACHE_HOME": "/b"}) == Path("/a")
     assert default_folder({"XDG_CACHE_HOME": "/b"}) == Path("/b/edgecxr")
     assert default_folder({}) == Path.home() / ".cache" / "edgecxr"
+
+
+def test_one_process_at_a_time_builds_and_the_next_knows_that_it_waited(cache: EngineCache) -> None:
+    said = list[bool]()
+
+    def build() -> None:
+        with EngineCache(cache.folder).building() as waited:
+            said.append(waited)
+
+    with cache.building() as waited:
+        assert not waited
+        other = threading.Thread(target=build)
+        other.start()
+        other.join(1.0)
+        assert said == []
+    other.join()
+    assert said == [True]
+
+
+def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    cache = EngineCache(tmp_path / "file" / "cache")
+    with (
+        pytest.raises(EngineError, match=r"cannot keep an engine in .*name a place in EDGECXR_CACHE"),
+        cache.building(),
+    ):
+        pass
