@@ -84,7 +84,7 @@ class Bench:
     def lessons(
         self, heads: tuple[HeadColumns, ...], spec: PreprocessSpec, folds: tuple[int, ...] | None = None
     ) -> tuple[Samples, Samples]:
-        """(training, validation) films under `spec` with labels for `heads`; of `folds` instead of the training ones."""
+        """(training, validation) films under `spec` with labels for `heads`; of `folds` instead of training ones."""
         films, cache = self.films, self.cache(spec)
         return (
             films.samples(cache, films.labelled_rows("train", heads, folds), heads),

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecxr.dataset import Dataset, HeadColumns, load_dataset
-from edgecxr.errors import StageError
+from edgecxr.export.completeness import check_completeness
 from edgecxr.export.recipe import Folds, PhantomFilms, Recipe
 from edgecxr.export.stages import Stage, Workshop
 from edgecxr.phantom import write_dataset
-from edgecxr.spec import PreprocessSpec
+from edgecxr.read import is_dicom
+from edgecxr.spec import IN_FULL, PreprocessSpec, ReadingSpec
 from edgecxr.teachers.film_cache import FilmCache, build_film_cache
 from edgecxr.teachers.progress import Progress
 from edgecxr.teachers.training import Samples
@@ -31,6 +32,7 @@ class Films:
     dataset: Dataset
     folds: Folds
     stage: str = "data"
+    reading: ReadingSpec = IN_FULL  # the recipe's where it makes a difference
 
     def rows(self, purpose: Purpose) -> NDArray[np.intp]:
         """Rows of `dataset.films` that serve the purpose."""
@@ -59,31 +61,42 @@ class Films:
 
 def purpose_folds(folds: Folds, purpose: Purpose) -> tuple[int, ...]:
     """The fold numbers of a purpose."""
-    return {"train": folds.train, "validate": folds.validate_, "test": folds.test}[purpose]
+    return folds.of(purpose)
 
 
 def gather_films(recipe: Recipe, workshop: Workshop) -> Films:
-    """Stage `data`: every film checked (DatasetError names each problem), phantoms drawn where there is no folder."""
+    """Stage `data`: every film checked, phantoms drawn where there is no folder.
+
+    Raises DatasetError, with every problem: a film or a label that is wrong, folds that lack a class.
+    """
     heads = (*recipe.heads, *(recipe.pretrain.heads if recipe.pretrain else ()))
     if recipe.data.folder is None:
         phantom = recipe.data.phantom or PhantomFilms()
         inputs = {"phantom": phantom.model_dump(mode="json")}
         folder = workshop.run(Stage("data", lambda place: _draw(place, phantom), inputs))
-        dataset = load_dataset(folder, labels=recipe.data.labels, heads=heads)
+        dataset, reading = load_dataset(folder, labels=recipe.data.labels, heads=heads), IN_FULL  # drawn as PNG
     else:
         dataset = load_dataset(Path(recipe.data.folder), labels=recipe.data.labels, heads=heads)
-        told = {"digest": dataset.digest, "films": len(dataset.films)}
+        reading = recipe.reading if _has_dicom(dataset) else IN_FULL
+        told: dict[str, object] = {"digest": dataset.digest, "films": len(dataset.films)}
+        told |= {} if reading == IN_FULL else {"reading": reading.model_dump(mode="json")}
         workshop.run(Stage("data", lambda place: _record(place, told), told))
-    films = Films(dataset, recipe.data.folds)
-    for purpose in PURPOSES:
-        if not len(films.labelled_rows(purpose, recipe.heads)):
-            wanted = purpose_folds(recipe.data.folds, purpose)
-            raise StageError(f"no labelled film for {purpose} in folds {list(wanted)}; change data.folds of the recipe")
-    return films
+    check_completeness(dataset, recipe)
+    return Films(dataset, recipe.data.folds, reading=reading)
+
+
+def _has_dicom(dataset: Dataset) -> bool:
+    """Whether a film is in DICOM: how it is to be read is told of no other format."""
+    return any(is_dicom(memoryview(_beginning(film.path))) for film in dataset.films)
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(132)
 
 
 def _draw(place: Path, phantom: PhantomFilms) -> None:
-    write_dataset(place, phantom.films_per_finding, phantom.seed, phantom.size)
+    write_dataset(place, phantom.films_per_finding, phantom.seed, phantom.size, columns=phantom.columns)
 
 
 def _record(place: Path, told: dict[str, object]) -> None:
@@ -94,8 +107,8 @@ def cache_films(films: Films, spec: PreprocessSpec, workshop: Workshop, progress
     """Stage `films-<chain digest>`: all films through the deployment kernel, once per specification."""
     name = cache_stage(spec)
     inputs = {"spec": spec.model_dump(mode="json"), "folder": str(films.dataset.folder)}
-    run = Stage(name, lambda place: _fill(films.dataset, spec, place, progress), inputs, ("data",))
-    return build_film_cache(films.dataset, spec, workshop.run(run))
+    run = Stage(name, lambda place: _fill(films, spec, place, progress), inputs, ("data",))
+    return build_film_cache(films.dataset, spec, workshop.run(run), reading=films.reading)
 
 
 def cache_stage(spec: PreprocessSpec) -> str:
@@ -103,5 +116,5 @@ def cache_stage(spec: PreprocessSpec) -> str:
     return f"films-{spec.size}-{spec.digest[:8]}"
 
 
-def _fill(dataset: Dataset, spec: PreprocessSpec, place: Path, progress: Progress) -> None:
-    build_film_cache(dataset, spec, place, progress=progress)
+def _fill(films: Films, spec: PreprocessSpec, place: Path, progress: Progress) -> None:
+    build_film_cache(films.dataset, spec, place, reading=films.reading, progress=progress)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecxr.export.bench import Bench
-from edgecxr.export.members import ask_members, member_stage
+from edgecxr.export.members import Vote, ask_members
 from edgecxr.export.stages import Stage
 from edgecxr.scores import columns
 from edgecxr.spec import Head
@@ -22,7 +22,7 @@ STAGE = "fuse"
 def fuse_members(bench: Bench) -> NDArray[np.float32]:
     """Stage `fuse`: logits (N, C) of the ensemble for every film."""
     votes = ask_members(bench)
-    upstream = ("data", *(member_stage(member) for member in bench.recipe.teachers))
+    upstream = ("data", *(vote.stage for vote in votes))
     inputs = {"fusion": bench.recipe.fusion.model_dump(mode="json"), **bench.labels}
     folder = bench.workshop.run(Stage(STAGE, lambda place: _fuse(bench, votes, place), inputs, upstream))
     logits: NDArray[np.float32] = np.load(folder / LOGITS)
@@ -34,11 +34,11 @@ def read_fusion(bench: Bench) -> Fusion:
     return Fusion.model_validate_json((bench.workshop.outcomes[STAGE].folder / RECORD).read_text())
 
 
-def _fuse(bench: Bench, votes: list[NDArray[np.float32]], place: Path) -> None:
+def _fuse(bench: Bench, votes: list[Vote], place: Path) -> None:
     rows = bench.labelled("validate")
-    voters = [_voted(bench, vote) for vote in votes]
-    own = [_own(bench, vote, heads) for vote, heads in zip(votes, voters, strict=True)]
-    members = {member.name: heads for member, heads in zip(bench.recipe.teachers, voters, strict=True)}
+    voters = [_voted(bench, vote.logits) for vote in votes]
+    own = [_own(bench, vote.logits, heads) for vote, heads in zip(votes, voters, strict=True)]
+    members = {vote.name: heads for vote, heads in zip(votes, voters, strict=True)}
     fusion = fuse(
         members, [vote[rows] for vote in own], bench.targets(rows), bench.heads, kind=bench.recipe.fusion.kind
     )

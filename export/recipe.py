@@ -7,9 +7,9 @@ Teachers, fusion weights, temperatures, thresholds and the refusal gate see the 
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, PrivateAttr, Tag, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from edgecxr.dataset import HeadColumns
 from edgecxr.decision import OperatingRule
@@ -17,9 +17,19 @@ from edgecxr.errors import RecipeError
 from edgecxr.export.calibration import RANGE_METHODS, RangeMethod
 from edgecxr.export.distillation import DistillSettings
 from edgecxr.export.gate import GateMargins
+from edgecxr.export.teacher_plans import (
+    FoldNumbers,
+    Name,
+    Pretrain,
+    TeacherSource,
+    TrainedGroup,
+    TrainedMember,
+    inherited,
+    plan_problems,
+)
 from edgecxr.settings import read_settings
-from edgecxr.spec import Head, Precision, PreprocessSpec, Strict
-from edgecxr.teachers.foreign import ForeignSource
+from edgecxr.sparse import Sparse
+from edgecxr.spec import IN_FULL, Head, Precision, PreprocessSpec, ReadingSpec, Strict
 from edgecxr.teachers.training import TrainSettings
 
 __all__ = [
@@ -32,12 +42,11 @@ __all__ = [
     "Quantize",
     "Recipe",
     "StudentPlan",
+    "TeacherSource",
+    "TrainedGroup",
     "TrainedMember",
     "load_recipe",
 ]
-
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,39}$", description="lower case, digits, '_', '.', '-'")]
-FoldNumbers = Annotated[tuple[int, ...], Field(min_length=1)]
 
 
 class Folds(Strict):
@@ -50,21 +59,25 @@ class Folds(Strict):
     @model_validator(mode="after")
     def _disjoint(self) -> "Folds":
         for one, other in (("train", "validate"), ("train", "test"), ("validate", "test")):
-            shared = sorted(set(self._of(one)) & set(self._of(other)))
+            shared = sorted(set(self.of(one)) & set(self.of(other)))
             if shared:
                 raise ValueError(f"fold {shared[0]} is in {one} and in {other}; a film may serve one purpose only")
         return self
 
-    def _of(self, purpose: str) -> tuple[int, ...]:
+    def of(self, purpose: str) -> tuple[int, ...]:
+        """The fold numbers of `train`, `validate` or `test`."""
         return {"train": self.train, "validate": self.validate_, "test": self.test}[purpose]
 
 
-class PhantomFilms(Strict):
+class PhantomFilms(Sparse):
     """Films that are drawn instead of read."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"columns"})
 
     films_per_finding: Annotated[int, Field(ge=10, le=5000)] = 60
     size: Annotated[int, Field(ge=64, le=2048)] = 256
     seed: int = 0
+    columns: tuple[str, ...] = ()  # of 0 and 1 beside the label: true of a finding, by chance of any other name
 
 
 class Data(Strict):
@@ -88,26 +101,6 @@ class Data(Strict):
         data = self.model_copy(update={"folder": folder})
         data._unset = unset
         return data
-
-
-class Pretrain(Strict):
-    """Labels on which trained members and the student learn before they are transferred to the heads of the recipe."""
-
-    heads: Annotated[tuple[HeadColumns, ...], Field(min_length=1)]
-    folds: FoldNumbers | None = None  # default: the train folds
-    training: TrainSettings = TrainSettings()
-
-
-class TrainedMember(Strict):
-    """A teacher that is trained here: any timm or torchvision architecture by name."""
-
-    name: Name
-    architecture: str
-    pretrained: str | None = None  # "imagenet", or a file of weights
-    preprocess: PreprocessSpec = PreprocessSpec()
-    training: TrainSettings = TrainSettings()
-    zooms: Annotated[tuple[float, ...], Field(min_length=1)] = (1.0,)  # its logits are averaged over these views
-    pretrain: bool = True  # take part in the recipe's `pretrain`, where there is one
 
 
 class Fusion(Strict):
@@ -178,18 +171,6 @@ class Card(Strict):
     data: str
 
 
-def _kind(value: Any) -> str:
-    """Which kind of teacher a mapping (or a built one) describes."""
-    if isinstance(value, dict):
-        return "foreign" if "kind" in value else "trained"
-    return "trained" if isinstance(value, TrainedMember) else "foreign"
-
-
-TeacherSource = Annotated[
-    Annotated[TrainedMember, Tag("trained")] | Annotated[ForeignSource, Tag("foreign")], Discriminator(_kind)
-]
-
-
 class Recipe(Strict):
     """Everything that decides what a build produces."""
 
@@ -200,6 +181,7 @@ class Recipe(Strict):
     data: Data
     heads: Annotated[tuple[HeadColumns, ...], Field(min_length=1)]
     preprocess: PreprocessSpec = PreprocessSpec()
+    reading: ReadingSpec = IN_FULL  # of the films, for students and teachers alike
     training: TrainSettings = TrainSettings()  # defaults of every member
     pretrain: Pretrain | None = None
     teachers: Annotated[tuple[TeacherSource, ...], Field(min_length=1)]
@@ -220,11 +202,12 @@ class Recipe(Strict):
         if not isinstance(raw, dict) or not isinstance(raw.get("teachers"), list):
             return raw
         shared = {key: raw[key] for key in ("training", "preprocess") if isinstance(raw.get(key), dict)}
-        return {**raw, "teachers": [_with_defaults(member, shared) for member in raw["teachers"]]}
+        return {**raw, "teachers": [inherited(teacher, shared) for teacher in raw["teachers"]]}
 
     @model_validator(mode="after")
     def _check(self) -> "Recipe":
-        names = [member.name for member in self.teachers]
+        groups = [teacher.member_names for teacher in self.teachers if isinstance(teacher, TrainedGroup)]
+        names = [*(teacher.name for teacher in self.teachers), *(name for group in groups for name in group)]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two teachers are called {twice[0]!r}")
@@ -234,24 +217,15 @@ class Recipe(Strict):
             raise ValueError(
                 f"pretrain.folds has fold {shared[0]}, which is for validation or test; use the train folds"
             )
+        problems = plan_problems(self.teachers, self.model_heads, self.pretrain)
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
     @property
     def model_heads(self) -> tuple[Head, ...]:
         """The heads without their columns."""
         return tuple(item.head for item in self.heads)
-
-
-def _with_defaults(member: Any, shared: dict[str, dict[str, Any]]) -> Any:
-    if not isinstance(member, dict) or _kind(member) != "trained":
-        return member
-    merged = {key: {**default, **_mapping(member.get(key))} for key, default in shared.items()}
-    kept = {key: value for key, value in merged.items() if isinstance(member.get(key, {}), dict)}
-    return {**member, **kept}
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def load_recipe(path: str | Path, *, data: str | Path | None = None) -> Recipe:

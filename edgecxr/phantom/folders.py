@@ -1,6 +1,7 @@
 """Folders of phantoms: a labelled training set, and a day's films as a clinic has them, bad ones included."""
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,11 +31,15 @@ class FieldFile:
     refusal: RefusalReason | None  # why it cannot be screened; None for a good film
 
 
-def write_dataset(folder: str | Path, count_per_finding: int = 40, seed: int = 0, size: int = 256) -> Path:
-    """Write 16-bit PNG films and labels.csv (file, patient, label, fold), and return the folder.
+def write_dataset(
+    folder: str | Path, count_per_finding: int = 40, seed: int = 0, size: int = 256, *, columns: Sequence[str] = ()
+) -> Path:
+    """Write 16-bit PNG films and labels.csv (file, patient, label, fold, then `columns`), and return the folder.
 
     `count_per_finding` films of (size, size) for each finding. Every fifth patient has two films; folds 0..4 go by
-    patient. The same arguments give the same bytes. Raises ValueError for a count below 1.
+    patient. `columns` say 0 or 1: one that is named like a finding, whatever its case, is true of the film; any other
+    is a coin's toss, for recipes that read more than drawn films can show. The same arguments give the same bytes.
+    Raises ValueError for a count below 1.
     """
     if count_per_finding < 1:
         raise ValueError(f"count_per_finding {count_per_finding}: write at least one film of each finding")
@@ -47,10 +52,18 @@ def write_dataset(folder: str | Path, count_per_finding: int = 40, seed: int = 0
             name = f"images/{finding}_{number:04d}.png"
             film = chest(seed * SEEDS + index * (SEEDS // 10) + number, finding, size)
             (target / name).write_bytes(imagecodecs.png_encode(film.pixels << np.uint16(16 - film.bits_stored)))
-            rows.append((name, f"{finding}-{patient:04d}", finding, patient % FOLDS))
+            marks = [_mark(column, finding, SEEDS * seed + number) for column in columns]
+            rows.append((name, f"{finding}-{patient:04d}", finding, patient % FOLDS, *marks))
     with open(target / "labels.csv", "w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([("file", "patient", "label", "fold"), *rows])
+        csv.writer(file, lineterminator="\n").writerows([("file", "patient", "label", "fold", *columns), *rows])
     return target
+
+
+def _mark(column: str, finding: str, seed: int) -> int:
+    """What a column of 0 and 1 says of a film."""
+    if column.lower() in FINDINGS:
+        return int(column.lower() == finding)
+    return int(np.random.default_rng([seed, *f"{column} {finding}".encode()]).integers(2))
 
 
 def write_field_folder(folder: str | Path, seed: int = 0, size: int = 512) -> tuple[FieldFile, ...]:

@@ -8,8 +8,9 @@ pytestmark = pytest.mark.train
 pytest.importorskip("torch")
 
 from edgecxr.errors import StageError  # noqa: E402
-from edgecxr.export.members import file_digests, pretrained_file  # noqa: E402
+from edgecxr.export.members import file_digests  # noqa: E402
 from edgecxr.export.recipe import TrainedMember  # noqa: E402
+from edgecxr.export.schooling import pretrained_file  # noqa: E402
 from edgecxr.teachers.foreign import FactorySource  # noqa: E402
 
 

@@ -1,0 +1,64 @@
+"""Whether the folds of a recipe hold films of every class, asked before anything is trained."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecxr.dataset import Dataset, HeadColumns
+from edgecxr.errors import DatasetError
+from edgecxr.export.recipe import Recipe
+
+__all__ = ["check_completeness"]
+
+
+def check_completeness(dataset: Dataset, recipe: Recipe) -> None:
+    """Raise DatasetError with a sentence for each class that no film shows where it is learned, weighed or judged.
+
+    A softmax class needs a film; a sigmoid class one that has it and one that has not. The heads of `pretrain` need
+    them in its own training folds alone.
+    """
+    folds, table = recipe.data.folds, recipe.data.labels
+    problems = [
+        problem
+        for item in recipe.heads
+        for purpose in ("train", "validate", "test")
+        for problem in _lacking(dataset, item, folds.of(purpose), (purpose, dataset.folder / table))
+    ]
+    if recipe.pretrain:
+        numbers = recipe.pretrain.folds or folds.train
+        for item in recipe.pretrain.heads:
+            problems += _lacking(dataset, item, numbers, ("pretrain", dataset.folder / table))
+    if problems:
+        raise DatasetError(list(dict.fromkeys(problems)))
+
+
+def _lacking(dataset: Dataset, item: HeadColumns, numbers: tuple[int, ...], wanted: tuple[str, Path]) -> Iterator[str]:
+    """`wanted` is for what the folds are, and the table of films."""
+    purpose, table = wanted
+    folds = np.array([film.fold for film in dataset.films])
+    for kind, shown in _kinds(dataset, item):
+        if shown[np.isin(folds, numbers)].any():
+            continue
+        others = ", ".join(map(str, sorted(set(folds[shown].tolist()))))
+        yield (
+            f"{table}: no film {kind} (head {item.head.name!r}) in {_named(numbers)}, for {purpose}; "
+            + (f"such films are in fold {others}: change data.folds" if others else "no fold has one: add some")
+            + ", or the classes of the head"
+        )
+
+
+def _kinds(dataset: Dataset, item: HeadColumns) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """What must occur, in words, and which films show it."""
+    targets = dataset.targets(item)
+    for index, name in enumerate(item.head.classes):
+        if item.head.kind == "softmax":
+            yield f"of {name!r}", targets == index
+        else:
+            yield f"with {name!r}", targets[:, index] == 1
+            yield f"without {name!r}", targets[:, index] == 0
+
+
+def _named(numbers: tuple[int, ...]) -> str:
+    return f"fold {numbers[0]}" if len(numbers) == 1 else f"folds {', '.join(map(str, numbers))}"
