@@ -73,7 +73,8 @@ def _outcome(image: "Image", result: "Result | None") -> str:
     if image.state.value == "quarantined":
         return f"NO RESULT: {image.error}"
     if result is not None:
-        return _decision(result.record) if result.status == "ok" else _refusal(result.record)
+        told = _decision(result.record) if result.status == "ok" else _refusal(result.record)
+        return f"IN DOUBT: {told}" if result.doubt else told
     return f"tried before: {image.error}" if image.error else ""
 
 

@@ -90,7 +90,7 @@ def show(
 def retry(
     images: Annotated[list[int], typer.Argument(help="Numbers of images.", show_default=False)], config: Config
 ) -> None:
-    """Have quarantined or refused images screened again. Ends with 1 when some cannot be.
+    """Have images screened again that are quarantined, refused or in doubt. Ends with 1 when some cannot be.
 
     Example: `edgecxr queue retry 17 18 --config node.yaml`
     """
@@ -263,4 +263,5 @@ def _image_json(image: "Image", result: "Result | None") -> dict[str, Any]:
     value = {**vars(image), "state": image.state.value}
     if result is None or image.state.value == "quarantined":
         return value
-    return value | {"result": result.record, "decided": result.decided, "urgency": result.urgency}
+    found = {"result": result.record, "decided": result.decided, "urgency": result.urgency, "doubt": result.doubt}
+    return value | found

@@ -165,9 +165,10 @@ class BundleSection(Strict):
 
 
 class HealthSection(Strict):
-    """How often the node proves itself."""
+    """How often the node proves itself, and what is no problem here."""
 
     prove_every_s: Seconds = 3600.0
+    clock_by_hand: bool = Field(default=False, description="the clock is set by hand; nothing else can keep it")
 
 
 class NodeConfig(Strict):

@@ -19,7 +19,7 @@ from edgecxr.errors import SpoolError, SpoolFull
 
 __all__ = ["SCHEMA_VERSION", "Database", "packed", "storable", "sync_folder", "unpacked"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_S = 30.0  # how long a writer of another process may hold the file
 
 SCHEMA = """
@@ -93,6 +93,14 @@ CREATE TABLE commitments (
 );
 CREATE INDEX commitments_due ON commitments (due) WHERE answered IS NULL;
 """
+CHANGES = (  # each from one schema to the next; SCHEMA itself is the first
+    """
+ALTER TABLE results ADD COLUMN proof TEXT NOT NULL DEFAULT '';
+ALTER TABLE results ADD COLUMN doubt TEXT NOT NULL DEFAULT '';
+CREATE INDEX results_proof ON results (proof);
+CREATE INDEX results_doubt ON results (image) WHERE doubt != '';
+""",
+)
 
 
 def sync_folder(folder: Path) -> None:
@@ -246,10 +254,10 @@ class Database:
                     f"{self.path} is of schema {version}, and this version of edgecxr knows {SCHEMA_VERSION}: "
                     "update edgecxr, or give the node another folder"
                 )
-            if version == 0:
-                for statement in SCHEMA.split(";"):
+            for script in (SCHEMA, *CHANGES)[version:]:
+                for statement in script.split(";"):
                     connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:

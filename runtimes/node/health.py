@@ -4,9 +4,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgecxr.runtimes.node import clock, following
 from edgecxr.runtimes.node.worker_state import WorkerState
 from edgecxr.runtimes.node.workers import Workers
 
@@ -30,6 +31,7 @@ class Health:
     temperature_c: float | None = None  # of the warmest sensor
     problems: tuple[str, ...] = ()  # for a person to see to; no patient data
     workers: tuple[WorkerState, ...] = ()
+    clock_synchronised: bool | None = None  # None: the system does not tell
 
 
 class Rounds(threading.Thread):
@@ -77,8 +79,7 @@ class HealthMonitor:
 
     def prove(self) -> None:
         """Hold every live engine against the golden set; one that fails is replaced and decides nothing until then."""
-        for told in self._workers.prove():
-            logger.error("an engine failed its proof", extra={"error": told})
+        self._workers.prove()
 
     def state(self) -> Health:
         """Now."""
@@ -86,19 +87,23 @@ class HealthMonitor:
         origin = next((worker.origin for worker in workers if worker.origin is not None), None)
         times = [worker.proved for worker in workers]
         proved = min((when for when in times if when is not None), default=None) if all(times) else None
-        problems = (*self.obstacles(), *self._asides())
-        warmest = temperature_c()
+        left = following.problems(worker.origin for worker in workers)
+        problems = (*self.obstacles(), *left, *self._asides())
+        found = Health(
+            temperature_c=temperature_c(),
+            problems=problems,
+            workers=tuple(workers),
+            clock_synchronised=clock.synchronised(),
+        )
         if origin is None:
-            return Health(temperature_c=warmest, problems=problems, workers=tuple(workers))
-        return Health(
-            origin.engine,
-            origin.precision,
-            f"{origin.spec.name} {origin.spec.version}",
-            origin.bundle,
-            proved,
-            warmest,
-            problems,
-            tuple(workers),
+            return found
+        return replace(
+            found,
+            engine=origin.engine,
+            precision=origin.precision,
+            model=f"{origin.spec.name} {origin.spec.version}",
+            bundle=origin.bundle,
+            proved=proved,
         )
 
     def obstacles(self) -> list[str]:

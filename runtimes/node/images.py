@@ -107,6 +107,7 @@ class Outcome:
     cam: NDArray[np.float32] | None = field(default=None, compare=False)  # (C, h, w)
     identity: Mapping[str, str] | None = None  # by names of `IDENTITY`
     worst: float = 0.0  # urgency in [0, 1]; 0 where refused
+    proof: str = ""  # which its engine had passed last, see `doubts`
 
     def __post_init__(self) -> None:
         """Raises ValueError where the fields contradict each other."""
@@ -131,6 +132,7 @@ class Result:
     cam: NDArray[np.float32] | None = field(compare=False)  # (C, h, w); None in listings
     decided: float  # unix s
     urgency: float  # in [0, 1]
+    doubt: str = ""  # why it is in doubt, see `doubts`; "" where it is not
 
 
 Row = tuple[Image, "Result | None"]
@@ -138,7 +140,6 @@ Row = tuple[Image, "Result | None"]
 COLUMNS = tuple(column.name for column in fields(Image))
 IDENTITY = COLUMNS[COLUMNS.index("patient_name") :]
 SELECT = "SELECT " + ", ".join(f"images.{name}" for name in COLUMNS)
-OUTCOMES = (State.DECIDED, State.REFUSED)
 
 
 class Images:
@@ -189,8 +190,8 @@ class Images:
         with self._database.write() as connection:
             state = decided if deliveries else State.DELIVERED
             move(connection, image, (State.SCREENING,), state, error="", sought=sought, **identity)
-            row = (image, outcome.status, record, packed(outcome.cam), now, outcome.worst)
-            connection.execute("INSERT INTO results VALUES (?, ?, ?, ?, ?, ?)", row)
+            row = (image, outcome.status, record, packed(outcome.cam), now, outcome.worst, outcome.proof)
+            connection.execute("INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, '')", row)
             for name in _positives(outcome.record):
                 connection.execute("INSERT OR IGNORE INTO positives VALUES (?, ?)", (image, name))
             enqueue(connection, image, deliveries, now)
@@ -210,15 +211,15 @@ class Images:
             move(connection, image, (State.SCREENING,), State.RECEIVED, attempts=attempts)
 
     def retry(self, image: int, ready: Callable[[Image], None]) -> None:
-        """Quarantined or refused → received, without its result and deliveries. Raises SpoolError else.
+        """Quarantined, refused or in doubt → received, without its result and deliveries. Raises SpoolError else.
 
         `ready` is called before anyone can claim the image.
         """
         with self._database.write() as connection:
-            status = connection.execute("SELECT status FROM results WHERE image = ?", (image,)).fetchone()
+            result = connection.execute("SELECT status, doubt FROM results WHERE image = ?", (image,)).fetchone()
             allowed = [State.QUARANTINED, State.REFUSED]
-            if status is not None and status["status"] == "refused":
-                allowed.append(State.DELIVERED)
+            if result is not None and (result["status"] == "refused" or result["doubt"]):
+                allowed += [State.DELIVERED, State.DECIDED]
             move(connection, image, allowed, State.RECEIVED, attempts=0, error="")
             for table in ("results", "positives", "deliveries"):
                 connection.execute(f"DELETE FROM {table} WHERE image = ?", (image,))
@@ -255,8 +256,7 @@ class Images:
     def waiting(self) -> int:
         """How many images wait for screening."""
         with self._database.read() as connection:
-            query = "SELECT COUNT(*) FROM images WHERE state = 'received'"
-            return int(connection.execute(query).fetchone()[0])
+            return int(connection.execute("SELECT COUNT(*) FROM images WHERE state = 'received'").fetchone()[0])
 
     def waiting_s(self) -> float | None:
         """Age of the image that has waited longest, by this machine's clock; None where none waits."""
@@ -290,9 +290,9 @@ def to_image(row: sqlite3.Row) -> Image:
 
 
 def to_result(row: sqlite3.Row, cam: NDArray[np.float32] | None) -> Result:
-    return Result(row["image"], row["status"], json.loads(row["record"]), cam, row["decided"], row["urgency"])
+    rest = (row[name] for name in ("decided", "urgency", "doubt"))
+    return Result(row["image"], row["status"], json.loads(row["record"]), cam, *rest)
 
 
 def _positives(record: Mapping[str, Any]) -> list[str]:
-    findings = record.get("findings", ())
-    return [finding["name"] for finding in findings if finding.get("decision") == "positive"]
+    return [finding["name"] for finding in record.get("findings", ()) if finding.get("decision") == "positive"]

@@ -36,7 +36,7 @@ class Selection:
         condition = f" WHERE {' AND '.join(where)}" if where else ""
         columns = ", ".join(f"images.{name}" for name in COLUMNS)
         query = (
-            f"SELECT {columns}, image, status, record, decided, urgency "
+            f"SELECT {columns}, image, status, record, decided, urgency, doubt "
             f"FROM images LEFT JOIN results ON image = images.id{condition} ORDER BY {first}images.id DESC LIMIT ?"
         )
         return query, [*values, self.limit]

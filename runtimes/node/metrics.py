@@ -103,6 +103,10 @@ class _Node(Collector):
         yield GaugeMetricFamily(
             "edgecxr_outbox_outstanding", "Results not delivered yet.", value=self._spool.outstanding()
         )
+        size = self._spool.quarantined()[1]
+        yield GaugeMetricFamily("edgecxr_quarantined_bytes", "Room that quarantined images take.", value=size)
+        doubtful = self._spool.doubtful()
+        yield GaugeMetricFamily("edgecxr_results_in_doubt", "Given by an engine that failed then.", value=doubtful)
         yield from self._network()
         yield self._info()
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgecxr.errors import ResultError
+from edgecxr.runtimes.node import clock
 from edgecxr.runtimes.node.config import NodeConfig
 from edgecxr.runtimes.node.deliveries import Delivery
 from edgecxr.runtimes.node.events import CommitmentReporter
@@ -181,7 +182,8 @@ class Node:
         if result is None or row.state is State.QUARANTINED:
             raise ResultError(f"image {image} has no result ({row.state.value}); no object can be made of it")
         settings, source = self.config.results, self.spool.path(row)
-        made = build(kind, row, result, source, uid or object_uid(result.record, kind), settings=settings)
+        uid = uid or object_uid(result.record, kind, result.doubt)
+        made = build(kind, row, result, source, uid, settings=settings)
         made.save_as(target, enforce_file_format=True)
 
     def _origin(self) -> Origin | None:
@@ -210,7 +212,12 @@ class Node:
             found.append(
                 f"{asking} storage commitment(s) cannot be answered: give the asking peer a port (dicom.peers)"
             )
-        aside = self.spool.counts()[State.QUARANTINED]
+        aside, size = self.spool.quarantined()
         if aside:
-            found.append(f"{aside} image(s) are quarantined: see edgecxr queue")
+            found.append(f"{aside} image(s) of {size / MEGABYTE:.1f} MB are quarantined: see edgecxr queue")
+        doubtful = self.spool.doubtful()
+        if doubtful:
+            found.append(f"{doubtful} result(s) are in doubt, because their engine failed its next proof: screen again")
+        if clock.synchronised() is False and not self.config.health.clock_by_hand:
+            found.append("the clock is not synchronised: dates and times of results may be wrong")
         return found

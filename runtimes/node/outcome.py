@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edgecxr.runtimes.node import clock
 from edgecxr.runtimes.node.config import DestinationSection
 from edgecxr.runtimes.node.images import Image, NewDelivery, Outcome
 from edgecxr.runtimes.node.results.codes import uid
@@ -12,18 +13,25 @@ from edgecxr.runtimes.node.screening_process import Origin, Reply
 __all__ = ["deliveries", "object_uid", "outcome"]
 
 
-def outcome(image: Image, reply: Reply, origin: Origin, decided: float) -> Outcome:
-    """The result of an image, decided at `decided` (Unix seconds) by the process of `origin`."""
+def outcome(image: Image, reply: Reply, origin: Origin, decided: float, proof: str = "") -> Outcome:
+    """The result of an image, decided at `decided` (Unix seconds) by the process of `origin`, which passed `proof`."""
     screening = reply.screening
     record = to_record(screening, image, origin.spec, origin.point, decided)
     if image.source == "folder":  # of a watched folder the peer is the name of the file
         record["file"] = image.peer
-    return Outcome(screening.status, record, screening.cam, reply.identity, record["urgency"])
+    record["clock_synchronised"] = clock.synchronised()
+    if record["clock_synchronised"] is False:
+        record["notes"].append(clock.UNSYNCHRONISED)
+    return Outcome(screening.status, record, screening.cam, reply.identity, record["urgency"], proof)
 
 
-def object_uid(record: Mapping[str, Any], kind: str) -> str:
-    """The UID of the `kind` of object that tells of this result: one for every destination, retry and download."""
-    return str(uid("object", record["sop_instance"], str(record["image"]), kind, str(record["decided"])))
+def object_uid(record: Mapping[str, Any], kind: str, doubt: str = "") -> str:
+    """The UID of the `kind` of object that tells of this result: one for every destination, retry and download.
+
+    With a `doubt` it says something else, and is another object.
+    """
+    which = ("object", record["sop_instance"], str(record["image"]), kind, str(record["decided"]))
+    return str(uid(*which, doubt) if doubt else uid(*which))
 
 
 def deliveries(outcome: Outcome, destinations: Sequence[DestinationSection]) -> list[NewDelivery]:

@@ -9,7 +9,7 @@ import time
 
 from edgecxr.runtimes.node.database import Database
 
-__all__ = ["DAY_S", "Clock", "forget_delivered", "redate"]
+__all__ = ["DAY_S", "Clock", "forget_delivered", "redate", "set_aside"]
 
 DAY_S = 86400.0
 SET_S = 3600.0  # a difference to the time that passed above which the clock was set, and does not only drift
@@ -68,6 +68,14 @@ def forget_delivered(database: Database, before: float, room: int) -> list[str]:
             forgotten.append(row["file"])
         connection.executemany("DELETE FROM images WHERE id = ? AND state = 'delivered'", chosen)
     return forgotten
+
+
+def set_aside(database: Database) -> tuple[int, int]:
+    """How many images are in quarantine, and their bytes: neither age nor want of room removes them."""
+    with database.read() as connection:
+        query = "SELECT COUNT(*), COALESCE(SUM(size), 0) FROM images WHERE state = 'quarantined'"
+        number, size = connection.execute(query).fetchone()
+    return int(number), int(size)
 
 
 def _forget_answered(connection: sqlite3.Connection, before: float) -> None:

@@ -25,11 +25,12 @@ from edgecxr.runtimes.node.config import SpoolLimits
 from edgecxr.runtimes.node.copies import digest_uid, same_image
 from edgecxr.runtimes.node.database import Database, sync_folder
 from edgecxr.runtimes.node.deliveries import Deliveries, Delivery, NewDelivery
+from edgecxr.runtimes.node.doubts import Doubts, Uid
 from edgecxr.runtimes.node.images import Arrival, Image, Images, Outcome, Receipt, Result, Row, State
 from edgecxr.runtimes.node.listing import Selection, listed
 from edgecxr.runtimes.node.parts import MEGABYTE, Part, Parts, disk_error, free_bytes
 from edgecxr.runtimes.node.recovery import Recovery, lock_exclusively, mend
-from edgecxr.runtimes.node.retention import DAY_S, Clock, forget_delivered, redate
+from edgecxr.runtimes.node.retention import DAY_S, Clock, forget_delivered, redate, set_aside
 
 __all__ = [
     "Arrival",
@@ -71,6 +72,7 @@ class Spool:
         self._images = Images(self._database)
         self._deliveries = Deliveries(self._database)
         self._commitments = Commitments(self._database)
+        self._doubts = Doubts(self._database)
         self._parts = Parts(incoming, limits.max_object_mb * MEGABYTE, limits.refuse_below_mb * MEGABYTE)
         self._durable: set[Path] = set()  # folders whose own name is known to be on the disk
         self._durable_lock = threading.Lock()
@@ -130,7 +132,7 @@ class Spool:
         self._images.release(image)
 
     def retry(self, image: int) -> None:
-        """By hand: quarantined or refused → received, with fresh attempts; its result and deliveries are dropped."""
+        """By hand: quarantined, refused or in doubt → received, afresh; its result and deliveries are dropped."""
         if not self._stored(self._images.get(image)):
             raise SpoolError(f"the file of image {image} is gone from the spool; it cannot be screened again")
         self._images.retry(image, ready=self._move)
@@ -172,6 +174,18 @@ class Spool:
     def counts(self) -> dict[State, int]:
         """Images by state."""
         return self._images.counts()
+
+    def quarantined(self) -> tuple[int, int]:
+        """How many images are in quarantine, and their bytes."""
+        return set_aside(self._database)
+
+    def doubt(self, proof: str, told: str, uid: Uid) -> int:
+        """Mark every result whose engine had passed this proof last (see `doubts`); how many there are."""
+        return self._doubts.mark(proof, told, uid)
+
+    def doubtful(self) -> int:
+        """Results in doubt."""
+        return self._doubts.count()
 
     def free_bytes(self) -> int:
         """Room on the disk."""

@@ -14,8 +14,9 @@ from concurrent.futures import Future
 from dataclasses import replace
 
 from edgecxr.errors import EngineError, SpoolError, SpoolFull
+from edgecxr.runtimes.node.doubts import Standing
 from edgecxr.runtimes.node.images import Image, State
-from edgecxr.runtimes.node.outcome import deliveries, outcome
+from edgecxr.runtimes.node.outcome import deliveries, object_uid, outcome
 from edgecxr.runtimes.node.screening_process import Fault, Reply, ScreeningProcess
 from edgecxr.runtimes.node.worker_state import Shared, WorkerState
 
@@ -41,6 +42,7 @@ class Worker(threading.Thread):
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._faults = 0  # in a row
+        self._standing = Standing(name, lambda proof, told: shared.spool.doubt(proof, told, object_uid))
 
     def current(self) -> WorkerState:
         """How it fares."""
@@ -105,9 +107,11 @@ class Worker(threading.Thread):
             self._go_over()
             self._close()
             self._answer_proof("the node is stopping")
+            self._standing.settle()
             self._tell(activity="stopped")
 
     def _turn(self) -> None:
+        self._standing.settle()
         self._go_over()
         if self._child is None and not self._open():
             self._pause()
@@ -146,6 +150,7 @@ class Worker(threading.Thread):
 
     def _serve(self, child: ScreeningProcess) -> None:
         origin = child.origin
+        self._standing.passed()
         self._tell(activity="idle", origin=origin, pid=child.pid, proved=time.time(), problem="")
         self._shared.metrics.proven(True)
         told = {"engine": origin.engine, "precision": origin.precision, "bundle": origin.bundle[:12]}
@@ -166,10 +171,14 @@ class Worker(threading.Thread):
         fault = child.prove(self._shared.settings.timeout_s) if child is not None else None
         self._shared.metrics.proven(fault is None)
         if fault is None:
+            self._standing.passed()
             self._tell(proved=time.time())
             self._answer_proof("")
             return
         logger.error("the golden set was not reproduced", extra={"worker": self.name, "error": fault.detail})
+        self._standing.failed(fault.detail)
+        self._close()
+        self._standing.settle()
         self._answer_proof(fault.detail)
         self._replace(fault)
 
@@ -196,7 +205,7 @@ class Worker(threading.Thread):
         if self._child is None:
             raise EngineError("a reply without a process")
         try:
-            found = outcome(image, reply, self._child.origin, time.time())
+            found = outcome(image, reply, self._child.origin, time.time(), self._standing.proof)
             self._shared.spool.finish(image.id, found, deliveries(found, self._shared.destinations))
         except SPOOL_FAULTS:
             raise

@@ -1,5 +1,6 @@
 """The workers of a node: how many there are, what they open, and that they go over to another bundle together."""
 
+import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -16,6 +17,8 @@ from edgecxr.runtimes.node.worker import Worker
 from edgecxr.runtimes.node.worker_state import Shared, WorkerState
 
 __all__ = ["WorkerState", "Workers"]
+
+logger = logging.getLogger(__name__)
 
 
 class Workers:
@@ -69,7 +72,7 @@ class Workers:
         limit = self._shared.settings.timeout_s * 2 + OPEN_TIMEOUT_S if timeout_s is None else timeout_s
         asked = [(worker, worker.ask_proof()) for worker in self._workers]
         end = time.monotonic() + limit
-        return [f"{worker.name}: {said}" for worker, proof in asked if (said := _said(proof, end))]
+        return [f"{worker.name}: {said}" for worker, proof in asked if (said := _said(worker, proof, end))]
 
     def swap(self, bundle: Path) -> Origin:
         """Open and prove `bundle` beside the one in use, then let every worker go over to it between two images.
@@ -96,8 +99,9 @@ class Workers:
         return fresh[0].origin
 
 
-def _said(proof: "Future[str]", end: float) -> str:
+def _said(worker: Worker, proof: "Future[str]", end: float) -> str:
     try:
         return proof.result(max(0.0, end - time.monotonic()))
     except FutureTimeout:
+        logger.error("a proof did not come about in time", extra={"worker": worker.name})
         return "did not prove itself in time"

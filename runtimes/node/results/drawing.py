@@ -41,7 +41,7 @@ def sheet(making: Making) -> NDArray[np.uint8]:
     width = max(film.width, NARROWEST)
     canvas = Image.new("RGB", (width, BANNER + film.height + below), BLACK)
     pen = ImageDraw.Draw(canvas)
-    _banner(pen, width)
+    _banner(pen, width, bool(making.doubt))
     canvas.paste(film, ((width - film.width) // 2, BANNER))
     top = BANNER + film.height
     pen.rectangle((0, top, width, canvas.height), fill=PLATE)
@@ -84,11 +84,11 @@ def _no_film() -> Image.Image:
     return plate
 
 
-def _banner(pen: ImageDraw.ImageDraw, width: int) -> None:
+def _banner(pen: ImageDraw.ImageDraw, width: int, doubtful: bool) -> None:
     pen.rectangle((0, 0, width, BANNER - 1), fill=(38, 26, 4))
     pen.rectangle((0, BANNER - 2, width, BANNER - 1), fill=AMBER)
-    text = "RESEARCH USE ONLY – NOT FOR DIAGNOSIS"
-    pen.text((width // 2, BANNER // 2 - 1), text, font=_font(22, True), fill=AMBER, anchor="mm")
+    text = "RESEARCH USE ONLY – NOT FOR DIAGNOSIS" + (" – RESULT IN DOUBT" if doubtful else "")
+    pen.text((width // 2, BANNER // 2 - 1), text, font=_font(18 if doubtful else 22, True), fill=AMBER, anchor="mm")
 
 
 def _caption(pen: ImageDraw.ImageDraw, making: Making, text: str, corner: tuple[int, int]) -> None:

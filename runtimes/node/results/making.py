@@ -30,6 +30,7 @@ class Making:
     instance: str  # SOP Instance UID that the object gets
     path: Path  # the image's bytes
     settings: ResultSection
+    doubt: str = ""  # why the result is in doubt, since it was decided
     version: str = __version__
 
     @property
@@ -49,8 +50,9 @@ class Making:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was odd about the image: found by the reader, then by this result."""
-        return tuple(ascii_text(note) for note in (*self.record.get("notes", ()), *self.source.notes))
+        """Whether the result is in doubt; what was odd about the image: found by the reader, then by this result."""
+        doubt = (f"IN DOUBT: {self.doubt}",) if self.doubt else ()
+        return tuple(ascii_text(note) for note in (*doubt, *self.record.get("notes", ()), *self.source.notes))
 
     @property
     def device(self) -> str:

@@ -33,7 +33,8 @@ def build(
         raise ResultError(f"no result object is called {kind!r}; choose one of {', '.join(MAKERS)}")
     if result.image != image.id:
         raise ResultError(f"the result is of image {result.image}, not of image {image.id}")
-    making = Making(read_source(source), result.record, result.cam, result.decided, sop_instance, source, settings)
+    record, cam, decided = result.record, result.cam, result.decided
+    making = Making(read_source(source), record, cam, decided, sop_instance, source, settings, result.doubt)
     with warnings.catch_warnings():  # UIDs with leading zeros, which units send: pydicom warns, and keeps them
         warnings.filterwarnings("ignore", "Invalid value for VR UI", UserWarning)
         dataset = MAKERS[kind](making)

@@ -10,7 +10,7 @@ from edgecxr.errors import RefusalReason
 if TYPE_CHECKING:
     from edgecxr.runtimes.node.spool import Image, Result
 
-__all__ = ["Answer", "Finding", "Listing", "Problem", "Status", "answer", "code_of", "iso"]
+__all__ = ["Answer", "Finding", "Listing", "Problem", "Status", "answer", "code_of", "is_shown", "iso"]
 
 
 class Finding(BaseModel):
@@ -39,6 +39,7 @@ class Answer(BaseModel):
     reason: str | None = Field(None, description="of a refusal, from a closed list")
     detail: str = Field("", description="a refusal as a sentence")
     error: str | None = Field(None, description="why it was quarantined")
+    doubt: str | None = Field(None, description="why the result is in doubt: its engine failed its next proof")
     findings: list[Finding] = Field([], description="empty unless status is ok")
     links: dict[str, str] = Field({}, description="self and, where there is one, film, heatmap, cam, sr, capture")
 
@@ -65,6 +66,8 @@ class Status(BaseModel):
     images: dict[str, int] = Field(description="number by state")
     waiting_s: float | None = Field(description="age of the oldest image that waits for screening")
     outstanding: int = Field(description="results not yet delivered")
+    quarantined_bytes: int = Field(description="room that quarantined images take; kept until a person decides")
+    doubtful: int = Field(description="results in doubt: their engine failed its next proof")
     free_bytes: int = Field(description="of the spool's disk")
     engine: str
     precision: str
@@ -72,6 +75,7 @@ class Status(BaseModel):
     bundle: str
     proved: str | None = Field(description="when the golden set was last reproduced")
     temperature_c: float | None
+    clock_synchronised: bool | None = Field(description="null: the system does not tell")
 
 
 def answer(image: "Image", result: "Result | None") -> Answer:
@@ -85,7 +89,7 @@ def answer(image: "Image", result: "Result | None") -> Answer:
         "copy": image.copy,
     }
     links = {"self": f"/v1/results/{image.id}"}
-    if result is None or _shown(result):
+    if result is None or is_shown(result):
         links["film"] = f"{links['self']}/film.png"
     if state == "quarantined":
         return Answer(**base, status="error", error=image.error or "it could not be screened", links=links)
@@ -95,10 +99,11 @@ def answer(image: "Image", result: "Result | None") -> Answer:
         links |= {kind: f"{links['self']}/{kind}.dcm" for kind in ("sr", "capture")}
     if result.status == "ok" and "map" in result.record:  # a listing has no maps, but whether there is one
         links |= {"heatmap": f"{links['self']}/heatmap.png", "cam": f"{links['self']}/cam.npy"}
-    return Answer(**{**result.record, **base, "decided": iso(result.decided), "links": links})
+    told = {"decided": iso(result.decided), "doubt": result.doubt or None}
+    return Answer(**{**result.record, **base, **told, "links": links})
 
 
-def _shown(result: "Result") -> bool:
+def is_shown(result: "Result") -> bool:
     """Whether the film can be drawn: what the reader refused cannot; what only the network refused can."""
     return result.status == "ok" or result.record.get("reason") == RefusalReason.NOT_FRONTAL_CHEST.value
 

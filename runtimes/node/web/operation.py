@@ -1,16 +1,11 @@
 """Probes and metrics: for those who run the node."""
 
-from typing import TYPE_CHECKING
-
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from edgecxr import __version__
 from edgecxr.runtimes.node.web.answers import Status, iso
 from edgecxr.runtimes.node.web.view import Node, NodeView
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["router", "status_of"]
 
@@ -54,6 +49,8 @@ def status_of(node: NodeView) -> Status:
         images={state.value: count for state, count in spool.counts().items()},
         waiting_s=spool.waiting_s(),
         outstanding=spool.outstanding(),
+        quarantined_bytes=spool.quarantined()[1],
+        doubtful=spool.doubtful(),
         free_bytes=spool.free_bytes(),
         engine=health.engine,
         precision=health.precision,
@@ -61,4 +58,5 @@ def status_of(node: NodeView) -> Status:
         bundle=health.bundle,
         proved=None if health.proved is None else iso(health.proved),
         temperature_c=health.temperature_c,
+        clock_synchronised=health.clock_synchronised,
     )

@@ -20,6 +20,7 @@ from edgecxr.runtimes.node.results.record import most_urgent
 from edgecxr.runtimes.node.spool import Image, Result
 from edgecxr.runtimes.node.web import worklist
 from edgecxr.runtimes.node.web.access import Access, client_address
+from edgecxr.runtimes.node.web.answers import is_shown
 from edgecxr.runtimes.node.web.api import find_image
 from edgecxr.runtimes.node.web.operation import status_of
 from edgecxr.runtimes.node.web.stream import events
@@ -156,6 +157,7 @@ def _told(node: NodeView, image: Image, result: Result | None) -> dict[str, Any]
         "delivers": bool(node.config.destinations),
         "deliveries": node.spool.deliveries(image.id),
         "mapped": result is not None and result.cam is not None,
+        "drawn": result is None or is_shown(result),
         "notes": [worklist.plain(str(note)) for note in record.get("notes", ())],
     }
 

@@ -44,6 +44,10 @@ class HealthView(Protocol):
         """Of the warmest sensor; None where the machine tells none."""
 
     @property
+    def clock_synchronised(self) -> bool | None:
+        """Whether something keeps the clock right; None where the system does not tell."""
+
+    @property
     def problems(self) -> Sequence[str]:
         """What a person should see to, a sentence each, without patient data; empty when all is well."""
 

@@ -98,6 +98,7 @@ class Line:
     bars: tuple[Bar, ...]
     positive: bool
     delivered: bool
+    doubt: str  # why the result is in doubt; "" where it is not
 
 
 def lines(rows: list[Row]) -> list[Line]:
@@ -113,7 +114,8 @@ def line(image: Image, result: Result | None) -> Line:
     )
     positive = any(bar.positive for bar in bars)
     delivered = image.state is State.DELIVERED
-    return Line(image, stage, plain(note), _name(image), bars, positive, delivered)
+    doubt = plain(result.doubt) if result is not None and stage in ("decided", "refused") else ""
+    return Line(image, stage, plain(note), _name(image), bars, positive, delivered, doubt)
 
 
 def _name(image: Image) -> str:

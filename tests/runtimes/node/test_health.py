@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from waiting import until
 
+from edgecxr.runtimes.node import clock
 from edgecxr.runtimes.node.config import ScreeningSection, SpoolLimits
 from edgecxr.runtimes.node.health import HealthMonitor, Rounds, temperature_c
 from edgecxr.runtimes.node.metrics import Metrics
@@ -20,7 +21,7 @@ from edgecxr.runtimes.node.workers import Workers
 def workers(tmp_path: Path, tiny_bundle: Path) -> Iterator[Workers]:
     spool = Spool(tmp_path / "spool", SpoolLimits(refuse_below_mb=0))
     spool.recover()
-    workers = Workers(spool, ScreeningSection(threads=1, timeout_s=2.0), tiny_bundle, Metrics())
+    workers = Workers(spool, ScreeningSection(threads=1, timeout_s=10.0), tiny_bundle, Metrics())
     yield workers
     workers.stop(0)
     spool.close()
@@ -37,10 +38,11 @@ def test_a_node_is_able_once_its_engine_is_proven(workers: Workers) -> None:
     assert health.model.startswith("tiny")
     assert health.proved is not None
     assert health.problems == ("the archive is away",)
+    assert health.clock_synchronised is clock.synchronised()
     assert monitor.obstacles() == []
 
 
-def test_a_stuck_engine_is_found_by_its_proof_and_replaced(workers: Workers) -> None:
+def test_a_stuck_engine_is_found_by_its_proof_and_replaced(workers: Workers, caplog: pytest.LogCaptureFixture) -> None:
     monitor = HealthMonitor(workers, list)
     workers.start()
     until(monitor.able)
@@ -55,6 +57,7 @@ def test_a_stuck_engine_is_found_by_its_proof_and_replaced(workers: Workers) -> 
     monitor.prove()
     until(lambda: monitor.able() and workers.states()[0].pid != first.pid)
     assert workers.states()[0].stuck == 1
+    assert len([record for record in caplog.records if "no answer within" in str(vars(record))]) == 1  # said once
 
 
 def test_what_is_told_while_nothing_can_screen(tmp_path: Path) -> None:

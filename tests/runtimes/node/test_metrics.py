@@ -64,6 +64,7 @@ def test_what_is_read_when_it_is_asked_for(spool: Spool) -> None:
         spool.commit(part, Arrival("", "", "", "http"))
     found = values(metrics)
     assert found["edgecxr_images received"] == 1
+    assert found["edgecxr_quarantined_bytes"] == found["edgecxr_results_in_doubt"] == 0
     assert found["edgecxr_images quarantined"] == 0
     assert found["edgecxr_dicom stored"] == 4
     assert found["edgecxr_disk_free_bytes"] > 0

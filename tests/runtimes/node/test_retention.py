@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edgecxr.errors import SpoolError
+from edgecxr.errors import SpoolError, SpoolFull
 from edgecxr.runtimes.node.parts import MEGABYTE, free_bytes
 from edgecxr.runtimes.node.spool import Arrival, CommitmentRequest, NewDelivery, Outcome, Spool, SpoolLimits, State
 
@@ -55,6 +55,21 @@ def test_old_delivered_images_are_forgotten_and_nothing_else(tmp_path: Path) -> 
     assert numbers(spool) == [4, 5]
     assert spool.expire(time.time() + 10_000 * DAY_S) == 0
     spool.close()
+
+
+def test_quarantine_fills_the_disk_and_is_kept(tmp_path: Path) -> None:
+    """What lies there counts as any other file: at the watermark nothing more is taken, and nothing of it goes."""
+    folder = tmp_path / "spool"
+    spool = spool_of_five(folder, tidy_below_mb=0, keep_days=30)
+    assert spool.quarantined() == (1, 100_000)
+    spool.close()
+    full = Spool(folder, SpoolLimits(refuse_below_mb=free_bytes(folder) // MEGABYTE + 1000, tidy_below_mb=10**9))
+    with pytest.raises(SpoolFull, match=r"stay free \(spool\.refuse_below_mb\)"):
+        full.part()
+    assert full.expire(time.time() + 10_000 * DAY_S) == 2
+    assert full.quarantined() == (1, 100_000)
+    assert full.path(full.get(5)).read_bytes() == bytes([4]) * 100_000
+    full.close()
 
 
 def test_a_full_disk_costs_the_oldest_delivered_images_first(tmp_path: Path) -> None:

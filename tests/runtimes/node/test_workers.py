@@ -210,14 +210,30 @@ def test_a_new_bundle_takes_over_while_running(
     assert not Path(f"/proc/{old}").exists()
 
 
-def test_live_engines_are_proven_and_a_stuck_one_is_replaced(pool: Callable[..., Workers]) -> None:
-    workers = pool(ScreeningSection(threads=1, timeout_s=1.0))
+def test_live_engines_are_proven_and_a_stuck_one_is_replaced(
+    spool: Spool, put: Callable[..., int], pool: Callable[..., Workers], caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it decided before a good proof is well; what it decided between that and the failed one is in doubt."""
+    workers = pool(ScreeningSection(threads=1, timeout_s=10.0))
+    well = put(1)
+    until(lambda: settled(spool, 1))
     assert workers.prove(LONG_S) == []
+    doubtful = put(2)
+    until(lambda: settled(spool, 2))
     until(lambda: workers.states()[0].activity == "idle")
     os.kill(workers.states()[0].pid, signal.SIGSTOP)
-    assert workers.prove(LONG_S) == ["worker-1: no answer within 1 s; the screening process was killed"]
+    assert workers.prove(LONG_S) == ["worker-1: no answer within 10 s; the screening process was killed"]
     assert workers.prove(LONG_S) == []
     assert workers.states()[0].restarts == 1
+    results = {image: spool.result(image) for image in (well, doubtful)}
+    assert {image: result.doubt for image, result in results.items() if result} == {
+        well: "",
+        doubtful: "the engine that gave it failed its next proof: no answer within 10 s; "
+        "the screening process was killed",
+    }
+    assert [record.getMessage() for record in caplog.records if "golden set was not" in record.getMessage()] == [
+        "the golden set was not reproduced"
+    ]
 
 
 def test_what_is_in_flight_when_it_stops_is_finished_or_put_back(

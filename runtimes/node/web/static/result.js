@@ -14,9 +14,11 @@ if (map && opacity) {
   opacity.addEventListener("input", () => { sessionStorage.setItem("opacity", opacity.value); show(); });
   show();
 }
-const absent = () => film.closest("figure").classList.add("absent");
-film.addEventListener("error", absent);
-if (film.complete && !film.naturalWidth) { absent(); }
+if (film) {
+  const absent = () => film.closest("figure").classList.add("absent");
+  film.addEventListener("error", absent);
+  if (film.complete && !film.naturalWidth) { absent(); }
+}
 
 print.hidden = false;
 print.addEventListener("click", () => window.print());

@@ -14,6 +14,7 @@ from pydicom.sr.codedict import codes
 from edgecxr.errors import RefusalReason, ResultError
 from edgecxr.phantom import chest, write_dicom
 from edgecxr.runtimes.node.config import ResultSection
+from edgecxr.runtimes.node.results.drawing import BANNER
 
 KINDS = pytest.mark.parametrize("kind", ["sr", "capture"])
 SOURCE_OF = {"StudyInstanceUID", "PatientID", "PatientName", "StudyDate", "StudyTime", "PatientSex", "StudyID"}
@@ -135,6 +136,17 @@ def test_the_report_of_a_refused_image_has_a_reason_and_no_number(phantom: Any, 
     assert any("because ..." in text for text in texts(made))
     assert not {"Positive", "Negative", "Plain X-ray of chest"} & set(meanings(made))
     assert "Imaging procedure" in meanings(made)
+
+
+def test_a_result_in_doubt_says_so(phantom: Any) -> None:
+    doubtful = replace(phantom, result=replace(phantom.result, doubt="its engine failed its next proof"))
+    told = "IN DOUBT: its engine failed its next proof"
+    assert f"Note: {told}" in texts(doubtful.build("sr"))
+    assert told in doubtful.build("capture").ImageComments
+    assert "IN DOUBT" not in " ".join(texts(phantom.build("sr")))
+    before, after = (case.build("capture").pixel_array for case in (phantom, doubtful))
+    assert not np.array_equal(before[:BANNER], after[:BANNER])
+    assert np.array_equal(before[BANNER:], after[BANNER:])
 
 
 def test_the_capture_is_a_colour_picture_that_measures_nothing(phantom: Any) -> None:

@@ -35,6 +35,7 @@ class Condition:
     proved: float | None = 1_700_000_000.0
     temperature_c: float | None = 51.5
     problems: tuple[str, ...] = ()
+    clock_synchronised: bool | None = False
 
 
 class Clinic:
@@ -73,7 +74,7 @@ class Clinic:
         path = self.spool.path(image)
         result = self.screener.screen(path)
         record = to_record(result, image, self.screener.bundle.spec, self.screener.point, time.time())
-        outcome = Outcome(result.status, record, result.cam, read_identity(path), record["urgency"])
+        outcome = Outcome(result.status, record, result.cam, read_identity(path), record["urgency"], "proof")
         self.spool.finish(image.id, outcome)
         return image.id
 

@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+from edgecxr.runtimes.node.images import State
+
 Films = dict[str, Path]
 VOID = {"meta", "link", "img", "input", "rect", "br"}
 
@@ -166,6 +168,38 @@ def test_what_was_not_screened_has_no_score(full: Any) -> None:
         assert words in text
         assert 'class="score' not in text
         assert "small>threshold" not in text
+
+
+def test_a_film_that_was_not_read_has_its_reason_instead_of_a_picture(full: Any) -> None:
+    for image, drawn in ((1, True), (2, False), (3, False), (5, True)):
+        page = full.client.get(f"/results/{image}").text
+        assert ('<img id="film"' in page) is drawn
+        assert ("No picture, because the film was refused: " in page) is not drawn
+    detail = full.client.get("/v1/results/2").json()["detail"]
+    assert f"refused: {detail}. Nothing is drawn" in Page(full.client.get("/results/2").text).text
+
+
+def test_a_result_in_doubt_is_marked_and_can_be_had_again(full: Any) -> None:
+    told = "the engine that gave it failed its next proof: logits differ"
+    assert full.clinic.spool.doubt("proof", told, lambda *record: "2.25.1") >= 2
+    assert full.client.get("/").text.count(">in doubt<") >= 2
+    page = full.client.get("/results/1").text
+    assert f"This result is in doubt: {told}" in page
+    assert "Screen it again" in page
+    answer = full.client.get("/v1/results/1").json()
+    assert (answer["status"], answer["doubt"]) == ("ok", told)
+    assert full.client.get("/v1/status").json()["doubtful"] >= 2
+    assert full.client.post("/results/1/retry").status_code == 303
+    assert full.client.get("/v1/results/1").status_code == 202
+
+
+def test_quarantine_and_clock_are_on_the_page_of_health(full: Any) -> None:
+    status = full.client.get("/v1/status").json()
+    aside = [image for image, _ in full.clinic.spool.listing(states=[State.QUARANTINED])]
+    assert status["quarantined_bytes"] == sum(image.size for image in aside) > 0
+    page = full.client.get("/health").text
+    assert "kept until a person decides" in page
+    assert "not synchronised: dates and times may be wrong" in page
 
 
 def test_by_hand_again(full: Any) -> None:
