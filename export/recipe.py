@@ -25,6 +25,7 @@ from edgecxr.export.teacher_plans import (
     TrainedGroup,
     TrainedMember,
     inherited,
+    live_problems,
     plan_problems,
 )
 from edgecxr.settings import read_settings
@@ -77,7 +78,7 @@ class PhantomFilms(Sparse):
     films_per_finding: Annotated[int, Field(ge=10, le=5000)] = 60
     size: Annotated[int, Field(ge=64, le=2048)] = 256
     seed: int = 0
-    columns: tuple[str, ...] = ()  # of 0 and 1 beside the label: true of a finding, by chance of any other name
+    columns: tuple[str, ...] = ()  # of 0 and 1, beside the label: true where one is named like a finding, else by chance
 
 
 class Data(Strict):
@@ -122,6 +123,9 @@ class StudentPlan(Strict):
     )
     loss_slack: Annotated[float, Field(ge=0)] = 0.02
     pretrain: bool = True  # take part in the recipe's `pretrain`, where there is one
+    teaching: Annotated[
+        Literal["fixed", "live"], Field(description="teachers answer a film once as it is, or anew as it is augmented")
+    ] = "fixed"
     distillation: DistillSettings = DistillSettings()
 
     @model_validator(mode="after")
@@ -218,6 +222,8 @@ class Recipe(Strict):
                 f"pretrain.folds has fold {shared[0]}, which is for validation or test; use the train folds"
             )
         problems = plan_problems(self.teachers, self.model_heads, self.pretrain)
+        if self.student.teaching == "live":
+            problems += live_problems(self.teachers, self.preprocess)
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -1,4 +1,4 @@
-"""The student: pre-trained where the recipe says so, distilled from the fused teachers, one of several by measurement, exported as FP32."""
+"""The student: pre-trained where the recipe says so, distilled from the fused teachers, one of several, as FP32."""
 
 import json
 import time
@@ -14,6 +14,7 @@ from edgecxr.errors import StageError
 from edgecxr.export import lint, to_onnx
 from edgecxr.export.bench import Bench
 from edgecxr.export.distillation import distill
+from edgecxr.export.live import live_teacher
 from edgecxr.export.outputs import Artefact
 from edgecxr.export.precisions import quantize_student
 from edgecxr.export.recipe import Pretrain
@@ -79,6 +80,8 @@ def _distilled(bench: Bench, fused: NDArray[np.float32], name: str) -> Path:
     plan = recipe.pretrain if recipe.student.pretrain else None
     before = _pretrained(bench, name, plan) if plan else None
     inputs = {**_network(bench, name), "settings": recipe.student.distillation.model_dump(mode="json"), **bench.labels}
+    if recipe.student.teaching == "live":
+        inputs["teaching"] = "live"
     upstream = ("data", "fuse", *((_pretrain_stage(name),) if before else ()))
 
     def run(place: Path) -> None:
@@ -122,7 +125,8 @@ def _distill(bench: Bench, fused: NDArray[np.float32], name: str, place: Path, b
         transfer_weights(read_weights(before / WEIGHTS, ()), student)
     with bench.watch(f"distill {name}") as progress:
         soft = soft_targets(bench, fused)
-        distill(student, bench.samples(), soft, bench.heads, settings, folder=place, progress=progress)
+        live = live_teacher(bench) if bench.recipe.student.teaching == "live" else None
+        distill(student, bench.samples(), soft, bench.heads, settings, folder=place, teacher=live, progress=progress)
     write_weights(place / WEIGHTS, student.state_dict())
 
 

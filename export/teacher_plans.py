@@ -21,6 +21,7 @@ __all__ = [
     "TrainedGroup",
     "TrainedMember",
     "inherited",
+    "live_problems",
     "plan_problems",
 ]
 
@@ -148,6 +149,17 @@ def plan_problems(teachers: Sequence[TeacherSource], heads: Sequence[Head], pret
         found += [f"teacher {teacher.name!r}: {problem}" for problem in dict.fromkeys(told) if problem]
     earlier = _sampling(pretrain.training, [item.head for item in pretrain.heads]) if pretrain else None
     return found + ([f"pretrain.training: {earlier}"] if earlier else [])
+
+
+def live_problems(teachers: Sequence[TeacherSource], preprocess: PreprocessSpec) -> list[str]:
+    """Teachers that cannot answer the student's films, because theirs differ from them in more than the size."""
+    sized = {teacher.name: teacher.preprocess.model_copy(update={"size": preprocess.size}) for teacher in teachers}
+    return [
+        f"teacher {name!r}: its `preprocess` differs from the student's in more than `size`; let it be the same, or "
+        "teach with `student.teaching: fixed`"
+        for name, spec in sized.items()
+        if spec != preprocess
+    ]
 
 
 def _sharing(teacher: _Trained, teachers: Sequence[_Trained]) -> str | None:
