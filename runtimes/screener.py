@@ -44,19 +44,21 @@ class Screener:
         point: str | None = None,
         *,
         threads: int = 0,
-        successors: Successors = tensorrt_candidates,
+        successors: Successors | None = None,
         tell: Callable[[Attempt], None] | None = None,
     ) -> None:
         """`bundle` None is the model shipped with the package; `point` None is the bundle's first operating point.
 
-        `successors` names what may follow the engine of `auto`; `tell` hears how far each has come, in any thread.
+        `successors` names what may follow the engine of `auto` (None: TensorRT, where there is a GPU); `tell` hears how
+        far each has come, in any thread.
         """
         if not isinstance(bundle, Bundle):
             bundle = Bundle.open(default_bundle_path() if bundle is None else bundle)
         self.bundle = bundle
         self.point = _first_point(bundle) if point is None else point
         first = open_engine(bundle, engine, precision, point=self.point, threads=threads)
-        following = successors(bundle) if engine == "auto" and first.device == "cpu" else ()
+        follow = successors or tensorrt_candidates
+        following = follow(bundle) if engine == "auto" and first.device == "cpu" else ()
         following = [item for item in following if precision in ("auto", item.precision)]
         self._judges: dict[Engine, Judge] = {}
         self._engines = Succession(bundle, first, following, point=self.point, tell=tell)

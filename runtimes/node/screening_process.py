@@ -5,20 +5,23 @@ for longer than the film in its hands. A fault is a value (`Fault`), told apart 
 machine's.
 """
 
+import contextlib
 import logging
 import multiprocessing
 import os
 import signal
 import traceback
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgecxr.errors import BundleError, EngineError, KernelError
+from edgecxr.errors import BundleError, EngineError, KernelError, RefusalReason
+from edgecxr.runtimes.node.following import Following, Teller
 
 if TYPE_CHECKING:
+    from edgecxr.runtimes.compiler import Attempt, Successors
     from edgecxr.runtimes.screener import Screener
     from edgecxr.runtimes.screening import Screening
     from edgecxr.spec import ModelSpec
@@ -39,6 +42,7 @@ class Setup:
     precision: str = "auto"
     point: str | None = None
     threads: int = 0
+    successors: "Successors | None" = None  # None: those that this machine can have
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class Origin:
     point: str
     spec: "ModelSpec"
     passed_over: tuple[tuple[str, str], ...] = ()  # engines that did not prove themselves, with the reason
+    attempts: "tuple[Attempt, ...]" = ()  # engines that are to take over, as far as they have come
 
 
 @dataclass(frozen=True)
@@ -69,18 +74,20 @@ class Fault:
 
     kind: FaultKind
     detail: str
+    follower: str = ""  # the engine that had taken over when the process was lost: it is the machine's fault
 
 
 def answer(screener: "Screener", request: tuple[str, Any]) -> Reply | Fault | None:
-    """One request: ``("screen", path)`` or ``("prove", None)``; None says that the golden set was reproduced."""
-    from edgecxr.runtimes.node.identity import read_identity
+    """One request: ``("screen", path)``, ``("begin", (part, place))`` or ``("prove", None)``.
 
+    None says that the golden set was reproduced, or that screening could not be begun.
+    """
     verb, subject = request
     try:
         if verb == "prove":
-            _prove(screener)
+            screener.prove()
             return None
-        return Reply(screener.screen(subject), read_identity(Path(subject)))
+        return _begin(screener, *subject) if verb == "begin" else _screen(screener, subject)
     except (EngineError, KernelError, BundleError) as error:
         return Fault("machine", str(error))
     except Exception as error:
@@ -88,22 +95,51 @@ def answer(screener: "Screener", request: tuple[str, Any]) -> Reply | Fault | No
         return Fault("film", f"internal error: {type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}")
 
 
-def _prove(screener: "Screener") -> None:
-    from edgecxr.runtimes.proof import prove
+def _screen(screener: "Screener", path: str) -> Reply:
+    from edgecxr.runtimes.node.identity import read_identity
 
-    engine = screener.engine
-    prove(engine.family, screener.bundle, engine.precision, engine.infer)
+    return Reply(screener.screen(path), read_identity(Path(path)))
 
 
-def _child(pipe: Connection, setup: Setup) -> None:
+def _begin(screener: "Screener", part: str, place: str) -> Reply | None:
+    """Screen what lies at `part` and may move to `place` at any moment: read by descriptor, told by its place.
+
+    None where it has moved already, where descriptors have no names here, and where it could not be read: what is
+    wrong there is told when the film is screened in its place.
+    """
+    try:
+        descriptor = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        path = f"/dev/fd/{descriptor}"
+        if not _is_same_file(descriptor, path):
+            return None
+        reply = _screen(screener, path)
+    finally:
+        os.close(descriptor)
+    if reply.screening.reason is RefusalReason.UNREADABLE:
+        return None
+    return replace(reply, screening=replace(reply.screening, file=place))
+
+
+def _is_same_file(descriptor: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except OSError:
+        return False
+
+
+def _child(pipe: Connection, news: Connection, setup: Setup) -> None:
     """Main of the child. A Ctrl-C in a terminal reaches the whole group, and is the parent's business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.disable(logging.WARNING)  # libraries quote what they cannot read
     warnings.simplefilter("ignore")
     from edgecxr.runtimes.screener import Screener
 
+    options: dict[str, Any] = {"threads": setup.threads, "successors": setup.successors, "tell": Teller(news)}
     try:
-        screener = Screener(setup.bundle, setup.engine, setup.precision, setup.point, threads=setup.threads)
+        screener = Screener(setup.bundle, setup.engine, setup.precision, setup.point, **options)
     except Exception as error:
         _send(pipe, Fault("machine", str(error) or type(error).__name__))
         return
@@ -114,13 +150,11 @@ def _child(pipe: Connection, setup: Setup) -> None:
 
 
 def _origin(screener: "Screener") -> Origin:
-    from edgecxr import kernels
-
-    engine, bundle = screener.engine, screener.bundle
+    engine, bundle = screener.engines()[-1], screener.bundle  # that served first; `Following` tells what came then
     return Origin(
         engine.family,
         engine.precision,
-        kernels.active(),
+        engine.kernel,
         bundle.digest,
         screener.point,
         bundle.spec,
@@ -151,9 +185,12 @@ class ScreeningProcess:
         context = multiprocessing.get_context("spawn")
         self.setup = setup
         self._pipe, far = context.Pipe()
-        self._process = context.Process(target=_child, args=(far, setup), name="edgecxr-screening", daemon=True)
+        news, told = context.Pipe(duplex=False)
+        self._following = Following(news)
+        self._process = context.Process(target=_child, args=(far, told, setup), name="edgecxr-screening", daemon=True)
         self._process.start()
         far.close()
+        told.close()
         self._origin: Origin | None = None
 
     def open(self, timeout_s: float = OPEN_TIMEOUT_S) -> Origin:
@@ -167,10 +204,14 @@ class ScreeningProcess:
 
     @property
     def origin(self) -> Origin:
-        """What `open` returned. Raises EngineError before that."""
+        """What `open` returned, with the engine that has taken over since. Raises EngineError before that."""
         if self._origin is None:
             raise EngineError("the screening process has not been opened")
-        return self._origin
+        return self._following.origin(self._origin)
+
+    def follow(self, worker: str) -> bool:
+        """Log what is new of engines that are to take over in there; whether anything is. Does not wait."""
+        return self._following.tell(worker)
 
     @property
     def pid(self) -> int:
@@ -181,6 +222,18 @@ class ScreeningProcess:
         """Screen one file. After a fault of kind `crashed` or `stuck` the child is gone: open another."""
         said = self._ask(("screen", str(path)), timeout_s)
         return said if isinstance(said, (Reply, Fault)) else Fault("crashed", f"the child said {said!r}")
+
+    def begin(self, part: Path, place: Path) -> None:
+        """Ask for the film at `part`, which is about to move to `place`, and return at once; `hear` before all else."""
+        with contextlib.suppress(OSError):  # the child is gone, as `hear` will say
+            self._pipe.send(("begin", (str(part), str(place))))
+
+    def hear(self, timeout_s: float) -> Reply | Fault | None:
+        """What came of the film of `begin`, as from `screen`; None where the child could not begin: `screen` it."""
+        said = self._await(timeout_s)
+        if said is None or isinstance(said, (Reply, Fault)):
+            return said
+        return Fault("crashed", f"the child said {said!r}")
 
     def prove(self, timeout_s: float) -> Fault | None:
         """Hold the live engine against the golden set; None when it is reproduced."""
@@ -197,18 +250,27 @@ class ScreeningProcess:
     def _await(self, timeout_s: float) -> object:
         try:
             if not self._pipe.poll(timeout_s):
-                self.kill()
-                return Fault("stuck", f"no answer within {timeout_s:g} s; the screening process was killed")
+                return self._lost("stuck", f"no answer within {timeout_s:g} s; the screening process was killed")
             return self._pipe.recv()
         except (EOFError, OSError):
             return self._gone()
 
     def _gone(self) -> Fault:
         self._process.join(CLOSE_TIMEOUT_S)  # a closed pipe comes a moment before the end: keep its own exit code
+        if self._process.exitcode == -signal.SIGTERM:  # by an administrator or a shutdown: not the film's fault
+            self.kill()
+            return Fault("machine", "the screening process died (SIGTERM)")
+        return self._lost("crashed", "the screening process died")
+
+    def _lost(self, kind: FaultKind, detail: str) -> Fault:
+        """End what is left of the child. An engine that had taken over is blamed before a film is."""
+        follower = self._following.at_work()
         self.kill()
-        code = self._process.exitcode
-        ended = code == -signal.SIGTERM  # by an administrator or a shutdown: not the film's fault
-        return Fault("machine" if ended else "crashed", f"the screening process died ({_ending(code)})")
+        if kind == "crashed":
+            detail = f"{detail} ({_ending(self._process.exitcode)})"
+        if follower:
+            return Fault("machine", f"{detail}; {follower} had taken over, and is not used any more", follower)
+        return Fault(kind, detail)
 
     def close(self) -> None:
         """Let the child end by itself; kill it when it does not."""
@@ -223,6 +285,7 @@ class ScreeningProcess:
     def kill(self) -> None:
         """End the child at once; twice is harmless."""
         self._pipe.close()
+        self._following.close()
         self._process.kill()  # SIGKILL ends a stopped process too
         self._process.join()
 

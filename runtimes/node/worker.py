@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from edgecxr.errors import EngineError, SpoolError, SpoolFull
 from edgecxr.runtimes.node.doubts import Standing
+from edgecxr.runtimes.node.following import nobody
 from edgecxr.runtimes.node.images import Image, State
 from edgecxr.runtimes.node.outcome import deliveries, object_uid, outcome
 from edgecxr.runtimes.node.screening_process import Fault, Reply, ScreeningProcess
@@ -113,6 +114,8 @@ class Worker(threading.Thread):
     def _turn(self) -> None:
         self._standing.settle()
         self._go_over()
+        if self._child is not None and self._child.follow(self.name):
+            self._tell(origin=self._child.origin)
         if self._child is None and not self._open():
             self._pause()
             return
@@ -253,6 +256,8 @@ class Worker(threading.Thread):
 
     def _replace(self, fault: Fault) -> None:
         self._faults += 1
+        if fault.follower:  # has ended a process: what opens from now on is followed by none
+            self._shared.setup = replace(self._shared.setup, successors=nobody)
         self._shared.metrics.restarts.labels(fault.kind).inc()
         stuck = self._state.stuck + (fault.kind == "stuck")
         self._tell(

@@ -1,0 +1,51 @@
+"""Engines that follow OpenVINO in a screening process: real ones, named by functions that a child can import."""
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+
+from edgecxr.bundle import Bundle
+from edgecxr.errors import EngineError
+from edgecxr.radiograph import Radiograph
+from edgecxr.runtimes.compiler import Candidate
+from edgecxr.runtimes.engine import Engine, Output
+from edgecxr.runtimes.ort import OrtCpu
+from edgecxr.runtimes.tensorrt_api import Progress
+
+STEPS = 20
+
+
+class Deadly(OrtCpu):
+    """A driver that takes the process with it, on every film that it is given beside the golden ones."""
+
+    def _run(self, frame: Radiograph) -> Output:
+        os.kill(os.getpid(), signal.SIGSEGV)
+        return super()._run(frame)
+
+
+def onnxruntime(bundle: Bundle) -> Sequence[Candidate]:
+    """ONNX Runtime in FP16, which takes half a second to be compiled."""
+
+    def make(progress: Progress) -> Engine:
+        for step in range(STEPS):
+            time.sleep(0.5 / STEPS)
+            if not progress("tactics", step + 1, STEPS):
+                raise EngineError("compiling was cancelled")
+        return OrtCpu(bundle, "fp16", threads=1)
+
+    return [Candidate(OrtCpu, "fp16", make)]
+
+
+def refusing(bundle: Bundle) -> Sequence[Candidate]:
+    """A builder that says no."""
+
+    def make(progress: Progress) -> Engine:
+        raise EngineError("tensorrt 10.3.0 refuses the model: no kernel image")
+
+    return [Candidate(OrtCpu, "fp16", make)]
+
+
+def deadly(bundle: Bundle) -> Sequence[Candidate]:
+    """`Deadly` in FP16; it reproduces the golden set, which is inferred and not run."""
+    return [Candidate(Deadly, "fp16", lambda _: Deadly(bundle, "fp16", threads=1))]
