@@ -52,7 +52,7 @@ class Radiograph:
     padding: tuple[int, int] | None = None  # inclusive range of stored values that are not part of the film
     source: str = ""  # path or name, for messages
     identity: dict[str, str] = field(default_factory=dict)  # SOPInstanceUID, StudyInstanceUID, … where there are any
-    notes: tuple[str, ...] = ()  # contradictions found in the header, recorded with the result
+    notes: tuple[str, ...] = ()  # contradictions in the header, how it was read; recorded with the result
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -2,14 +2,24 @@
 
 import hashlib
 import math
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
-__all__ = ["Box", "Head", "ModelSpec", "OperatingPoint", "Precision", "PreprocessSpec"]
+__all__ = ["IN_FULL", "Box", "Head", "ModelSpec", "OperatingPoint", "Precision", "PreprocessSpec", "ReadingSpec"]
 
 Precision = Literal["fp32", "fp16", "int8"]
 CHAIN_VERSION = 1  # raised whenever the arithmetic of the preprocessing chain changes
+OVERSAMPLING = (
+    2  # a film that is read reduced keeps this many pixels, at least, for each of the model's along each side
+)
 
 
 class Strict(BaseModel):
@@ -58,6 +68,32 @@ class PreprocessSpec(Strict):
         rows = max(1, math.floor(self.size * height / longest + 0.5))
         columns = max(1, math.floor(self.size * width / longest + 0.5))
         return Box((self.size - rows) // 2, (self.size - columns) // 2, rows, columns)
+
+    def suffices(self, coarse: tuple[int, int], full: tuple[int, int]) -> bool:
+        """Whether a film of `full` (rows, columns) may be read as one of `coarse` for this input.
+
+        It must land in the same box, so that heatmaps lie where they would, and have twice the box's pixels along each
+        side, so that step 4 still is a mean over several film pixels.
+        """
+        box = self.placement(*full)
+        enough = coarse[0] >= OVERSAMPLING * box.height and coarse[1] >= OVERSAMPLING * box.width
+        return enough and self.placement(*coarse) == box
+
+
+class ReadingSpec(Strict):
+    """How films are read, in training, evaluation and screening alike."""
+
+    jpeg2000: Annotated[
+        Literal["full", "reduced"],
+        Field(description="reduced: DICOM films in JPEG 2000 at the coarsest resolution that suffices for the model"),
+    ] = "full"
+
+    def reduced_for(self, preprocess: PreprocessSpec) -> PreprocessSpec | None:
+        """What `edgecxr.read.read_radiograph` is told, for a model with this input."""
+        return preprocess if self.jpeg2000 == "reduced" else None
+
+
+IN_FULL = ReadingSpec()
 
 
 class Head(Strict):
@@ -108,6 +144,14 @@ class ModelSpec(Strict):
     operating_points: tuple[OperatingPoint, ...] = ()
     cam_shape: tuple[int, int]  # (h, w) of the class activation map
     embedding_size: int
+    reading: ReadingSpec = IN_FULL  # written where it is not the default: versions before it know no such key
+
+    @model_serializer(mode="wrap")
+    def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = handler(self)
+        if self.reading == IN_FULL:
+            written.pop("reading", None)
+        return written
 
     @model_validator(mode="after")
     def _check(self) -> "ModelSpec":
@@ -118,6 +162,11 @@ class ModelSpec(Strict):
             if len(values) != len(self.heads) or min(values) <= 0:
                 raise ValueError(f"{precision} needs one positive temperature per head, got {values}")
         return self
+
+    @property
+    def reduced_for(self) -> PreprocessSpec | None:
+        """What `edgecxr.read.read_radiograph` is told, so that films are read as in training."""
+        return self.reading.reduced_for(self.preprocess)
 
     @property
     def classes(self) -> tuple[str, ...]:

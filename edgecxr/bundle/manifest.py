@@ -6,11 +6,13 @@ from typing import Annotated, Any
 from pydantic import Field, JsonValue, ValidationError
 
 from edgecxr.errors import BundleError
-from edgecxr.spec import ModelSpec, Precision, Strict
+from edgecxr.spec import IN_FULL, ModelSpec, Precision, Strict
 
-__all__ = ["MODELS", "REQUIRED", "SCHEMA_VERSION", "Manifest", "describe", "parse"]
+__all__ = ["MODELS", "REQUIRED", "SCHEMA_VERSION", "Manifest", "describe", "parse", "schema_of"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = (
+    2  # 2: the model may declare `reading`, without which its films would be read otherwise than in training
+)
 MODELS: dict[Precision, str] = {"fp32": "model.fp32.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
 REQUIRED = ("golden.npz", "gates.npz", "evaluation.json", "card.md")
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -19,7 +21,7 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 class Manifest(Strict):
     """`manifest.json` of a bundle."""
 
-    schema_version: Annotated[int, Field(ge=1, le=SCHEMA_VERSION)] = SCHEMA_VERSION
+    schema_version: Annotated[int, Field(ge=1, le=SCHEMA_VERSION)] = 1
     model: ModelSpec
     chain: Sha256  # digest of the preprocessing chain that the model was trained and evaluated with
     members: dict[str, Sha256]  # SHA-256 of every other member
@@ -30,6 +32,11 @@ class Manifest(Strict):
     def precisions(self) -> tuple[Precision, ...]:
         """Precisions that are packed, the most exact first."""
         return tuple(precision for precision, name in MODELS.items() if name in self.members)
+
+
+def schema_of(model: ModelSpec) -> int:
+    """The oldest schema that can say everything about the model, so that older versions read what they can."""
+    return 1 if model.reading == IN_FULL else SCHEMA_VERSION
 
 
 def parse(data: bytes, source: str) -> Manifest:
@@ -62,6 +69,11 @@ def _check(manifest: Manifest, source: str) -> None:
         raise BundleError(
             f"{source}: built by another version of the preprocessing chain ({manifest.chain[:12]}, this EdgeCXR has "
             f"{manifest.model.preprocess.digest[:12]}); build the bundle again with this version"
+        )
+    if manifest.schema_version < schema_of(manifest.model):
+        raise BundleError(
+            f"{source}: manifest.json: model.reading is of schema {SCHEMA_VERSION}, the manifest says schema "
+            f"{manifest.schema_version}; build the bundle again"
         )
     if not manifest.precisions:
         raise BundleError(f"{source}: holds no model; wanted at least one of {', '.join(MODELS.values())}")

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from edgecxr.bundle import archive, arrays
 from edgecxr.bundle.golden import Golden
-from edgecxr.bundle.manifest import MODELS, Manifest, describe
+from edgecxr.bundle.manifest import MODELS, Manifest, describe, schema_of
 from edgecxr.bundle.reader import Bundle
 from edgecxr.errors import BundleError
 from edgecxr.spec import ModelSpec, Precision
@@ -45,6 +45,7 @@ def write_bundle(
     members["card.md"] = card.encode()
     try:
         manifest = Manifest(
+            schema_version=schema_of(model),
             model=model,
             chain=model.preprocess.digest,
             members={name: hashlib.sha256(content).hexdigest() for name, content in members.items()},

@@ -133,7 +133,8 @@ def _run(
     with progress("evaluating", len(rows), quiet=quiet) as step:
         for film, targets in rows:
             try:
-                outputs.append((engine.run([read_radiograph(film.path)])[0], targets))
+                radiograph = read_radiograph(film.path, reduced_for=engine.spec.reduced_for)
+                outputs.append((engine.run([radiograph])[0], targets))
             except Refusal as error:
                 refused.append({"file": str(film.path), "reason": error.reason.value, "detail": error.detail})
                 note(f"{film.path}: {error}")

@@ -9,26 +9,33 @@ from edgecxr.radiograph import Radiograph
 from edgecxr.read.dicom import is_dicom, read_dicom
 from edgecxr.read.guard import DEFAULT, Limits, load
 from edgecxr.read.photo import photo_reader
+from edgecxr.spec import PreprocessSpec
 
-__all__ = ["DEFAULT", "Limits", "find_files", "read_radiograph"]
+__all__ = ["DEFAULT", "Limits", "find_files", "is_dicom", "read_radiograph"]
 
 
-def read_radiograph(path: str | Path, *, limits: Limits = DEFAULT) -> Radiograph:
+def read_radiograph(
+    path: str | Path, *, limits: Limits = DEFAULT, reduced_for: PreprocessSpec | None = None
+) -> Radiograph:
     """The film in a DICOM, PNG, TIFF or JPEG file, told apart by content and never by name.
+
+    With `reduced_for` (a model's `ModelSpec.reduced_for`), a DICOM film in JPEG 2000 is decoded at the coarsest of its
+    resolutions that suffices for that input, and a note says so: (H, W) is then that resolution's. Without it, and in
+    every other format, in full.
 
     Safe to call from several threads. Raises Refusal with the reason when the file is not read exactly; nothing else
     is raised for a bad file.
     """
     try:
-        return _read(Path(path), str(path), limits)
+        return _read(Path(path), str(path), limits, reduced_for)
     except MemoryError as error:
         raise Refusal(RefusalReason.TOO_LARGE, "the film does not fit into the memory that is left") from error
 
 
-def _read(path: Path, source: str, limits: Limits) -> Radiograph:
+def _read(path: Path, source: str, limits: Limits, reduced_for: PreprocessSpec | None) -> Radiograph:
     data = load(path, limits)
     if is_dicom(data):
-        return read_dicom(data, source, limits)
+        return read_dicom(data, source, limits, reduced_for)
     reader = photo_reader(data)
     if reader is None:
         raise Refusal(RefusalReason.UNREADABLE, _unknown(data))

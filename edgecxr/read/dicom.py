@@ -7,6 +7,7 @@ from edgecxr.read.elements import Encoding, walk_group
 from edgecxr.read.guard import Limits, inflate, shown
 from edgecxr.read.header import Header
 from edgecxr.read.layout import read_layout, value_range
+from edgecxr.spec import PreprocessSpec
 
 __all__ = ["is_dicom", "open_dataset", "read_dicom"]
 
@@ -31,8 +32,11 @@ def is_dicom(data: memoryview) -> bool:
     return bytes(data[128:132]) == b"DICM" or bytes(data[:4]) == b"\x02\x00\x00\x00"
 
 
-def read_dicom(data: memoryview, source: str, limits: Limits) -> Radiograph:
+def read_dicom(data: memoryview, source: str, limits: Limits, reduced_for: PreprocessSpec | None = None) -> Radiograph:
     """The one radiograph in a DICOM file. `data` may be changed: pixels of an uncompressed film lie in it.
+
+    `reduced_for` is that of `read_radiograph`. A film with padding is read in full: a coarser image mixes padding with
+    film, and what is neither would be taken for film.
 
     Raises Refusal with any reason but NO_CONTRAST.
     """
@@ -45,7 +49,7 @@ def read_dicom(data: memoryview, source: str, limits: Limits) -> Radiograph:
     window, voi_lut = luts.voi(header, floor, notes)
     inverted = luts.inversion(header, notes)
     padding = luts.padding(header, layout, notes)
-    frame = pixels.decode(header, syntax, layout, limits)
+    frame = pixels.decode(header, syntax, layout, limits, reduced_for if padding is None else None)
     if window and not modality_lut:
         luts.check_window(
             window, slope * int(frame.values.min()) + intercept, slope * int(frame.values.max()) + intercept

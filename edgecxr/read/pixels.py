@@ -1,6 +1,6 @@
 """From stored bytes to (H, W) pixel values: the transfer syntaxes of PS3.5, exactly or not at all."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import imagecodecs
@@ -10,11 +10,14 @@ from pydicom.config import IGNORE
 from pydicom.uid import UID
 
 from edgecxr.errors import Refusal, RefusalReason
-from edgecxr.read.codestreams import CodeStream, read_jpeg, read_jpeg2000, unwrap_jp2
+from edgecxr.read.codestreams import CodeStream, read_jpeg
 from edgecxr.read.decoders import decompress, guarded
 from edgecxr.read.guard import Limits, check_ratio, only_zeros
 from edgecxr.read.header import Header
+from edgecxr.read.jpeg2000 import read_jpeg2000, unwrap_jp2
 from edgecxr.read.layout import Layout, value_range
+from edgecxr.read.resolutions import centred, reduced
+from edgecxr.spec import PreprocessSpec
 
 __all__ = ["Frame", "decode"]
 
@@ -47,14 +50,18 @@ class Frame:
     notes: tuple[str, ...] = ()  # what was odd about it
 
 
-def decode(header: Header, syntax: str, layout: Layout, limits: Limits) -> Frame:
-    """The one frame of an image.
+def decode(
+    header: Header, syntax: str, layout: Layout, limits: Limits, reduced_for: PreprocessSpec | None = None
+) -> Frame:
+    """The one frame of an image; with `reduced_for`, JPEG 2000 at the coarsest resolution that suffices for it.
 
     Raises Refusal: UNSUPPORTED_SYNTAX, TRUNCATED, CONTRADICTORY, UNREADABLE, TOO_LARGE, NO_PIXELS.
     """
     notes: list[str] = []
     if syntax in FRAMES:
-        values, stream = _compressed(_fragments(header), syntax, layout, limits, notes)
+        data, stream = _compressed(_fragments(header), syntax, layout, limits, notes)
+        agreed = (stream.precision, stream.signed) == (layout.stored, layout.signed)  # else values are compared
+        values = _samples(data, stream, reduced_for if agreed else None, notes)
         values, stored = _settle_samples(values, stream, layout, syntax in LOSSY, notes)
         return Frame(values, stored, tuple(notes))
     if syntax in NATIVE:
@@ -138,8 +145,8 @@ def _run_length(data: memoryview, layout: Layout, limits: Limits) -> NDArray[Any
 
 def _compressed(
     data: memoryview, syntax: str, layout: Layout, limits: Limits, notes: list[str]
-) -> tuple[NDArray[Any], CodeStream]:
-    """Decode a JPEG, JPEG-LS or JPEG 2000 frame once what it declares agrees with the header."""
+) -> tuple[memoryview, CodeStream]:
+    """The bytes of a JPEG, JPEG-LS or JPEG 2000 frame, once what it declares agrees with the header."""
     if "J2K" not in FRAMES[syntax][0]:
         stream = read_jpeg(data, limits)
     else:
@@ -161,7 +168,21 @@ def _compressed(
         )
     if len(data) > stream.end + 1 and not only_zeros(data[stream.end :]):  # one byte of padding has any value
         raise Refusal(RefusalReason.CONTRADICTORY, f"{len(data) - stream.end:,} bytes follow the compressed frame")
-    return decompress(data[: stream.end], stream), stream
+    return data[: stream.end], stream
+
+
+def _samples(data: memoryview, stream: CodeStream, spec: PreprocessSpec | None, notes: list[str]) -> NDArray[Any]:
+    """Decoded samples: for `spec`, of the coarsest image inside the stream that suffices; else, and for None, all."""
+    full = stream.rows, stream.columns
+    fitting = [shape for shape in stream.reductions if spec is not None and spec.suffices(shape, full)]
+    if not fitting:
+        return decompress(data, stream)
+    (rows, columns), times = fitting[-1], stream.reductions.index(fitting[-1]) + 1
+    notes.append(
+        f"JPEG 2000 was decoded at 1/{1 << times} of its resolution, as the model declares: "
+        f"{rows} x {columns} of {full[0]} x {full[1]} pixels"
+    )
+    return centred(decompress(reduced(data, times), replace(stream, rows=rows, columns=columns)), times)
 
 
 def _settle_cells(cells: NDArray[Any], layout: Layout) -> NDArray[Any]:

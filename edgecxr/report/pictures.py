@@ -41,7 +41,7 @@ class Picture:
 def picture(screening: "Screening", spec: ModelSpec) -> Picture | None:
     """Pictures of a decided film, read again from its file; None where the file cannot be read again."""
     try:
-        radiograph = read_radiograph(screening.file)
+        radiograph = read_radiograph(screening.file, reduced_for=spec.reduced_for)
         image = preprocess([radiograph], spec.preprocess)[0, 0]
     except (OSError, Refusal):
         return None

@@ -17,7 +17,7 @@ from edgecxr.errors import DatasetError, Refusal, StageError
 from edgecxr.kernels import active, preprocess
 from edgecxr.radiograph import Radiograph
 from edgecxr.read import read_radiograph
-from edgecxr.spec import PreprocessSpec
+from edgecxr.spec import IN_FULL, PreprocessSpec, ReadingSpec
 from edgecxr.teachers.progress import Progress, Silent
 
 __all__ = ["FilmCache", "build_film_cache", "film_batch"]
@@ -52,19 +52,19 @@ def build_film_cache(
     spec: PreprocessSpec,
     folder: Path,
     *,
+    reading: ReadingSpec = IN_FULL,
     threads: int = 0,
     progress: Progress | None = None,
 ) -> FilmCache:
-    """The cache of `dataset` under `spec`, from `folder` if it is there, else made now.
+    """The cache of `dataset`, read as `reading` says, under `spec`; from `folder` if it is there, else made now.
 
     `threads` readers work at once (0: one per core). Raises DatasetError naming every film that is refused; then
     nothing is kept.
     """
-    key = hashlib.sha256(f"{dataset.digest} {spec.digest} {[str(film.path) for film in dataset.films]}".encode())
-    path = folder / f"{key.hexdigest()[:24]}.npy"
+    path = folder / f"{_key(dataset, spec, reading)[:24]}.npy"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        _fill(path, dataset, spec, (threads or os.cpu_count() or 1, progress or Silent()))
+        _fill(path, dataset, (spec, reading), (threads or os.cpu_count() or 1, progress or Silent()))
     images = np.load(path, mmap_mode="r")
     return FilmCache(dataset, spec, images)
 
@@ -74,8 +74,16 @@ def film_batch(films: Sequence[Radiograph], spec: PreprocessSpec) -> NDArray[np.
     return preprocess(films, spec).astype(np.float16).astype(np.float32)
 
 
-def _fill(path: Path, dataset: Dataset, spec: PreprocessSpec, work: tuple[int, Progress]) -> None:
-    threads, progress = work
+def _key(dataset: Dataset, spec: PreprocessSpec, reading: ReadingSpec) -> str:
+    """SHA-256 (hex) of everything that the images depend on."""
+    text = f"{dataset.digest} {spec.digest} {[str(film.path) for film in dataset.films]}"
+    told = "" if reading == IN_FULL else f" {reading.model_dump_json()}"
+    return hashlib.sha256(f"{text}{told}".encode()).hexdigest()
+
+
+def _fill(path: Path, dataset: Dataset, chain: tuple[PreprocessSpec, ReadingSpec], work: tuple[int, Progress]) -> None:
+    (spec, reading), (threads, progress) = chain, work
+    reduced_for = reading.reduced_for(spec)
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial.npy")
     shape = (len(dataset.films), 1, spec.size, spec.size)
     images = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float16, shape=shape)
@@ -83,7 +91,8 @@ def _fill(path: Path, dataset: Dataset, spec: PreprocessSpec, work: tuple[int, P
 
     def load(row: int) -> str | None:
         try:
-            images[row] = preprocess([read_radiograph(dataset.films[row].path)], spec, threads=1)[0]
+            radiograph = read_radiograph(dataset.films[row].path, reduced_for=reduced_for)
+            images[row] = preprocess([radiograph], spec, threads=1)[0]
         except Refusal as refusal:
             return f"{dataset.films[row].path}: {refusal}"
         return None

@@ -141,8 +141,8 @@ def test_a_truncated_file_is_refused_at_every_length(tiny_bundle: Path, tmp_path
 
 
 def test_a_newer_schema_is_refused_with_a_sentence(members: dict[str, bytes], tmp_path: Path) -> None:
-    newer = sealed(members, schema_version=2, from_the_future={"a": 1})
-    refused(newer, r"written in schema 2, this EdgeCXR reads up to 1; install a newer EdgeCXR$", tmp_path)
+    newer = sealed(members, schema_version=3, from_the_future={"a": 1})
+    refused(newer, r"written in schema 3, this EdgeCXR reads up to 2; install a newer EdgeCXR$", tmp_path)
 
 
 def test_another_chain_is_refused(members: dict[str, bytes], tmp_path: Path) -> None:
