@@ -1,4 +1,5 @@
 """What the Screener costs beyond its parts: end to end beside decode, kernel and inference measured apart.
+Beside decode (as the bundle declares), decoding in full and at the coarsest resolution that suffices for the model.
 
 Scenario: one DICOM film in a file (page cache warm) to a decision, in each transfer syntax. In each round the whole and
 the three parts run once, in a rotating order. The number: median of whole over the sum of the parts; at most 1.10.
@@ -76,11 +77,14 @@ def summed(times: dict[str, list[float]]) -> list[float]:
 
 
 def contestants(screener: Screener, file: Path) -> dict[str, Callable[[], Any]]:
-    film, spec = read_radiograph(file), screener.bundle.spec.preprocess
+    spec = screener.bundle.spec.preprocess
+    film = read_radiograph(file, reduced_for=screener.bundle.spec.reduced_for)
     batch = preprocess([film], spec)
     return {
         "whole": lambda: screener.screen(file),
-        "decode": lambda: read_radiograph(file),
+        "decode": lambda: read_radiograph(file, reduced_for=screener.bundle.spec.reduced_for),
+        "decode, full": lambda: read_radiograph(file),
+        "decode, reduced": lambda: read_radiograph(file, reduced_for=spec),
         "kernel": lambda: preprocess([film], spec, threads=screener.engine.threads),
         "inference": lambda: screener.engine.infer(batch),
     }
@@ -102,7 +106,7 @@ def consumed(results: Sequence[Any], wanted: int) -> None:
 
 
 def show(measured: dict[str, dict[str, Any]]) -> None:
-    stages = ("whole", *PARTS, "sum of parts")
+    stages = ("whole", *PARTS, "sum of parts", "decode, full", "decode, reduced")
     table = Table("syntax", *stages, "whole / parts", "by CPU time", "folder / single", title="Screener, p50 ms")
     for syntax, row in measured.items():
         cells = [f"{row['ms'][name]['p50']:.2f}" for name in stages]

@@ -31,6 +31,7 @@ def model_spec(bench: Bench, fp32: Fitted, packed: Mapping[Precision, Fitted]) -
         operating_points=tuple(point for item in packed.values() for point in item.points),
         cam_shape=(answer.cam.shape[2], answer.cam.shape[3]),
         embedding_size=answer.embeddings.shape[1],
+        reading=recipe.reading,
     )
 
 
