@@ -21,15 +21,21 @@ END = struct.Struct("<4s4H2IH")
 VERSION, UNIX, UTF8, STORED, DATE, MODE = 20, 3, 0x800, 0, 0x21, 0o644 << 16
 
 
-def read_bytes(path: Path) -> bytes:
-    """All bytes of the file, once, so that nothing can change between check and use. Raises BundleError."""
+def read_bytes(
+    path: Path, limit: int = LIMIT_BYTES, what: str = "a bundle", wanted: str = "the path of a .cxr file"
+) -> bytes:
+    """All bytes of the file, once, so that nothing can change between check and use. Raises BundleError.
+
+    A file of more than `limit` bytes is not `what` was `wanted`, and is not read to its end.
+    """
     try:
         with path.open("rb") as file:
-            data = file.read(LIMIT_BYTES + 1)
+            data = file.read(limit + 1)
     except OSError as error:
-        raise BundleError(f"{path}: cannot be read: {error.strerror or error}; give the path of a .cxr file") from error
-    if len(data) > LIMIT_BYTES:
-        raise BundleError(f"{path}: larger than {LIMIT_BYTES // 2**20} MB, so it is not a bundle")
+        raise BundleError(f"{path}: cannot be read: {error.strerror or error}; give {wanted}") from error
+    if len(data) > limit:
+        size = f"{limit // 2**20} MB" if limit >= 2**20 else f"{limit // 2**10} KB"
+        raise BundleError(f"{path}: larger than {size}, so it is not {what}")
     return data
 
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from edgecxr.bundle import archive
 from edgecxr.errors import BundleError, EngineError
 
 if TYPE_CHECKING:
@@ -139,14 +140,7 @@ def _key_id(key: "Ed25519PublicKey") -> str:
 
 
 def _read(path: str | Path) -> bytes:
-    try:
-        with Path(path).open("rb") as file:
-            data = file.read(LIMIT_BYTES + 1)
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read: {error.strerror or error}; give the path of a key") from error
-    if len(data) > LIMIT_BYTES:
-        raise BundleError(f"{path}: larger than {LIMIT_BYTES} bytes, so it is not a key")
-    return data
+    return archive.read_bytes(Path(path), LIMIT_BYTES, "a key", "the path of a key")
 
 
 def _write_new(contents: dict[Path, tuple[bytes, int]]) -> None:

@@ -80,7 +80,7 @@ def test_what_is_no_key_of_ours_is_refused(tmp_path: Path) -> None:
         "ec.pub": "is a key of another kind, wanted Ed25519",
         "text": "is not a public key in PEM; give the .pub file",
         "cut.pub": "is not a public key in PEM",
-        "large": "larger than 65536 bytes, so it is not a key",
+        "large": "larger than 64 KB, so it is not a key",
         "none": "cannot be read: No such file",
     }.items():
         with pytest.raises(BundleError, match=f"{name}: {sentence}"):

@@ -15,7 +15,7 @@ from edgecxr.runtimes.node.config import DicomSection, SpoolLimits
 from edgecxr.runtimes.node.receiver import Receiver
 from edgecxr.runtimes.node.spool import Spool
 
-PATIENCE_S = 20  # how long a peer waits before the test fails instead of hanging
+PATIENCE_S = 120  # how long a peer waits before the test fails instead of hanging
 VERIFICATION, EXPLICIT = "1.2.840.10008.1.1", "1.2.840.10008.1.2.1"
 
 

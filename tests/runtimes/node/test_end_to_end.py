@@ -74,6 +74,7 @@ def settings(tmp_path: Path, tiny_bundle: Path, archive: Archive) -> dict[str, A
         "dicom": {"host": "127.0.0.1", "port": 0},
         "http": {"port": 0},
         "watch": [{"folder": str(tmp_path / "in"), "settle_s": 0.2, "poll_s": 0.1}],
+        "health": {"clock_by_hand": True},
         "destinations": [{"name": "pacs", "ae": "PACS", "host": "127.0.0.1", "port": archive.port}],
     }
 
@@ -305,6 +306,11 @@ class Served:
         self.reader.start()
         until(lambda: any("edgecxr serves" in line for line in self.lines) or self.process.poll() is not None)
 
+    @property
+    def port(self) -> int:
+        """Of DICOM, as it says itself."""
+        return int(next(found[1] for line in self.lines if (found := re.search(r"at 127\.0\.0\.1 port (\d+)", line))))
+
     def _read(self) -> None:
         if self.process.stdout is not None:
             self.lines.extend(self.process.stdout)
@@ -319,23 +325,17 @@ class Served:
         return code
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_finishes_what_is_in_hand(
     settings: dict[str, Any], films: list[Path], tmp_path: Path, number: signal.Signals
 ) -> None:
-    settings["dicom"]["port"] = free_port()
     Path(settings["watch"][0]["folder"]).mkdir()
     (tmp_path / "node.yaml").write_text(yaml.safe_dump(settings))
     served = Served(tmp_path / "node.yaml")
-    peer = Peer("EDGECXR", "127.0.0.1", settings["dicom"]["port"])
+    peer = Peer("EDGECXR", "127.0.0.1", served.port)
     assert [result.status for result in send(films, peer, "UNIT")] == [0, 0]
     assert served.end(number) == 0
-    with opened({**settings, "dicom": {"host": "127.0.0.1", "port": 0}}) as node:
+    with opened(settings) as node:
         until(lambda: ended(node) == 2)
         counts = node.spool.counts()
         assert counts[State.QUARANTINED] == 0
@@ -345,7 +345,6 @@ def test_a_signal_finishes_what_is_in_hand(
 
 def test_a_second_interrupt_ends_at_once(settings: dict[str, Any], tmp_path: Path) -> None:
     """The first waits for what is in hand; the second does not."""
-    settings["dicom"]["port"] = free_port()
     Path(settings["watch"][0]["folder"]).mkdir()
     (tmp_path / "node.yaml").write_text(yaml.safe_dump(settings))
     served = Served(tmp_path / "node.yaml")

@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import AE, evt
+from waiting import until
 
 from edgecxr.runtimes.node import events as events_module
 from edgecxr.runtimes.node import outbox as outbox_module
@@ -25,15 +26,7 @@ from edgecxr.runtimes.node.events import PUSH_INSTANCE, PUSH_MODEL, CommitmentRe
 from edgecxr.runtimes.node.images import Arrival
 from edgecxr.runtimes.node.spool import Spool
 
-WAIT_S = 30.0
 DX, CR = "1.2.840.10008.5.1.4.1.1.1.1", "1.2.840.10008.5.1.4.1.1.1"
-
-
-def until(condition: Callable[[], Any]) -> None:
-    end = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < end, "it did not come about in time"
-        time.sleep(0.02)
 
 
 @pytest.fixture

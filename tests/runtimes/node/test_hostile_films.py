@@ -3,14 +3,14 @@
 import contextlib
 import re
 import struct
-import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from waiting import LONG_S, until
 
 from edgecxr.phantom import chest, write_dicom
 from edgecxr.runtimes.node.caller import Peer
@@ -19,7 +19,6 @@ from edgecxr.runtimes.node.node import Node
 from edgecxr.runtimes.node.sender import send
 from edgecxr.runtimes.node.spool import State
 
-LONG_S = 120.0
 DX, EXPLICIT, DEFLATED = "1.2.840.10008.5.1.4.1.1.1.1", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"
 J2K = "1.2.840.10008.1.2.4.90"
 SCRIPT = b"<script>alert(1)</script>"
@@ -96,14 +95,6 @@ def node(tmp_path: Path, tiny_bundle: Path) -> Iterator[Node]:
     with Node(NodeConfig.model_validate(settings, strict=False)) as node:
         until(lambda: node.ready()[0])
         yield node
-
-
-def until(true: Callable[[], object]) -> None:
-    end = time.monotonic() + LONG_S
-    while not true():
-        if time.monotonic() > end:
-            raise TimeoutError("it never came about")
-        time.sleep(0.02)
 
 
 def port_of(node: Node) -> int:

@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from waiting import until
 
 from edgecxr.runtimes.node.peers import LEAVING
 
@@ -72,7 +73,7 @@ def test_silent_associations_are_aborted_in_the_end(listening: Callable[..., Any
     with node.peer() as peer:
         peer.associate()
         assert peer.answer()[0] == ABORT
-    assert node.receiver.statistics()["timeouts"] == 1
+    until(lambda: node.receiver.statistics()["timeouts"] == 1)
 
 
 def test_a_silent_connection_is_closed_in_the_end(listening: Callable[..., Any]) -> None:
@@ -108,8 +109,8 @@ def test_a_transfer_that_stalls_or_trickles_is_aborted_and_leaves_nothing(listen
             else:
                 pytest.fail("the trickle was never aborted")
         assert served(node)
-    assert list((node.spool.folder / "incoming").iterdir()) == []
-    assert node.receiver.statistics()["timeouts"] == 2
+    until(lambda: list((node.spool.folder / "incoming").iterdir()) == [])
+    until(lambda: node.receiver.statistics()["timeouts"] == 2)
 
 
 @pytest.mark.parametrize("length", [0xFFFFFFFF, 0x7FFFFFFF, (1 << 18) + 7])
@@ -179,7 +180,7 @@ def test_a_command_set_without_end_is_aborted(listening: Callable[..., Any]) -> 
             for _ in range(200):
                 peer.send(struct.pack(">BxL", 4, 10_006) + peer.value(bytes(10_000), control=1))
         assert peer.answer()[0] in (ABORT, 0)
-    assert node.receiver.statistics()["protocol_errors"] == 1
+    until(lambda: node.receiver.statistics()["protocol_errors"] == 1)
     assert served(node)
 
 
@@ -222,7 +223,7 @@ def test_load_balancers_that_connect_and_leave(listening: Callable[..., Any]) ->
 
 
 def test_a_damaged_session_is_never_a_fault_of_ours(listening: Callable[..., Any]) -> None:
-    node = listening(transfer_timeout_s=0.5, idle_timeout_s=0.5, request_timeout_s=0.5)
+    node = listening(transfer_timeout_s=5, idle_timeout_s=20, request_timeout_s=20)
     random = Random(5)
     with node.peer() as peer:
         data = peer.value(b"\x10\0\x10\0PN\4\0Ab^C", control=2)

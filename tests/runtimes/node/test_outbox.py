@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from pydicom.uid import generate_uid
 from pynetdicom import AE, AllStoragePresentationContexts, evt
+from waiting import LONG_S, until
 
 from edgecxr.errors import ResultError
 from edgecxr.phantom import chest, write_dicom
@@ -21,15 +22,6 @@ from edgecxr.runtimes.node.deliveries import Delivery, NewDelivery
 from edgecxr.runtimes.node.images import Arrival, Outcome, State
 from edgecxr.runtimes.node.outbox import FIRST_S, JITTER, LONGEST_S, Outbox, delay_s
 from edgecxr.runtimes.node.spool import Spool
-
-WAIT_S = 30.0
-
-
-def until(condition: Callable[[], Any]) -> None:
-    end = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < end, "it did not come about in time"
-        time.sleep(0.02)
 
 
 def free_port() -> int:
@@ -221,7 +213,7 @@ def test_an_archive_that_hangs_is_left_and_tried_again(site: Site, stack: ExitSt
 
     def answer(event: Any) -> int:
         if first.pop() if first else False:
-            release.wait(WAIT_S)
+            release.wait(LONG_S)
         return 0
 
     pacs = archive(stack, answer)
@@ -237,13 +229,13 @@ def test_stop_cuts_a_call_that_hangs_and_keeps_the_delivery(site: Site, stack: E
 
     def answer(event: Any) -> int:
         reached.set()
-        release.wait(WAIT_S)
+        release.wait(LONG_S)
         return 0
 
     pacs = archive(stack, answer)
     site.decide("pacs")
     box = run(stack, site, pacs=pacs.port)
-    assert reached.wait(WAIT_S)
+    assert reached.wait(LONG_S)
     box.stop()
     (delivery,) = site.spool.due(time.time(), 8)
     assert (delivery.attempts, delivery.error) == (0, "")

@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import struct
 import subprocess
 import threading
 from collections.abc import Callable
@@ -12,7 +13,9 @@ from typing import Any
 import pytest
 from pydicom import Dataset, dcmread
 from pydicom.encaps import generate_fragments
+from pydicom.errors import InvalidDicomError
 from pynetdicom import AE
+from waiting import until
 
 from edgecxr.errors import ConfigError
 from edgecxr.runtimes.node.config import DicomSection
@@ -23,7 +26,7 @@ from edgecxr.runtimes.node.storage import CLASSES
 VERIFICATION, EXPLICIT = "1.2.840.10008.1.1", "1.2.840.10008.1.2.1"
 DX = "1.2.840.10008.5.1.4.1.1.1.1"
 RELEASE = b"\5\0\0\0\0\4\0\0\0\0"
-PATIENCE_S = 60
+PATIENCE_S = 120
 
 
 def test_an_echo_and_a_release(listening: Callable[..., Any]) -> None:
@@ -36,7 +39,7 @@ def test_an_echo_and_a_release(listening: Callable[..., Any]) -> None:
     assert association.send_c_echo().Status == 0
     association.release()
     assert association.is_released
-    assert node.receiver.statistics()["echoes"] == 1
+    until(lambda: node.receiver.statistics()["echoes"] == 1)
 
 
 def test_many_associations_one_after_the_other_leave_nothing_open(listening: Callable[..., Any]) -> None:
@@ -71,7 +74,7 @@ def test_who_is_rejected_is_told_why(
         peer.send(peer.request(**request_))
         assert peer.answer() == (3, bytes((0, *expected)))
         assert peer.answer() == (0, b"")
-    assert node.receiver.statistics()["rejected"] == 1
+    until(lambda: node.receiver.statistics()["rejected"] == 1)
 
 
 @pytest.mark.parametrize(
@@ -96,8 +99,7 @@ def test_an_association_too_many_is_rejected_for_now(listening: Callable[..., An
             peer.associate(calling=b"A%d" % number, contexts={DX: (EXPLICIT,)})
             peer.send(peer.store(DX, "1.2.3"))  # under way
             peer.send(b"\4\0\0\0\0\x08" + peer.value(b"\0\0"))
-        while node.receiver._table._all[0].resting_since or node.receiver._table._all[1].resting_since:
-            threading.Event().wait(0.01)
+        until(lambda: not any(one.resting_since for one in node.receiver._table._all[:2]))
         third.send(third.request(calling=b"A3"))
         assert third.answer() == (3, bytes((0, 2, 3, 2)))
 
@@ -108,9 +110,8 @@ def test_a_peer_that_breaks_off_leaves_nothing(listening: Callable[..., Any]) ->
         with node.peer() as peer:
             peer.associate(contexts={DX: (EXPLICIT,)})
             peer.send(peer.store(DX, "1.2.3") + b"\4\0\0\0\x03\xec" + peer.value(bytes(998)) + last_word)
-    while node.receiver.statistics()["aborted"] < 2:
-        threading.Event().wait(0.01)
-    assert list((node.spool.folder / "incoming").iterdir()) == []
+    until(lambda: node.receiver.statistics()["aborted"] == 2)
+    until(lambda: list((node.spool.folder / "incoming").iterdir()) == [])
     assert node.spool.find("1.2.3") == []
 
 
@@ -138,8 +139,7 @@ def test_a_stop_lets_a_transfer_finish_and_ends_who_rests(listening: Callable[..
         resting.associate()
         busy.associate(contexts={DX: (EXPLICIT,)})
         busy.send(busy.store(DX, "1.2.3") + b"\4\0\0\0\0\x08" + busy.value(b"\0\0"))
-        while not list((node.spool.folder / "incoming").iterdir()):
-            threading.Event().wait(0.01)
+        until(lambda: list((node.spool.folder / "incoming").iterdir()))
         stopping = threading.Thread(target=node.receiver.stop, args=(PATIENCE_S,))
         stopping.start()
         assert resting.answer()[0] == 7
@@ -160,14 +160,13 @@ def test_a_stop_aborts_a_transfer_that_outlasts_its_grace(listening: Callable[..
     with node.peer() as peer:
         peer.associate(contexts={DX: (EXPLICIT,)})
         peer.send(peer.store(DX, "1.2.3") + b"\4\0\0\0\0\x08" + peer.value(b"\0\0"))
-        while not list((node.spool.folder / "incoming").iterdir()):
-            threading.Event().wait(0.01)
+        until(lambda: list((node.spool.folder / "incoming").iterdir()))
         stopping = threading.Thread(target=node.receiver.stop, args=(0.1,))
         stopping.start()
         assert peer.answer()[0] == 7
         peer.sock.close()
         stopping.join(PATIENCE_S)
-    assert list((node.spool.folder / "incoming").iterdir()) == []
+    until(lambda: list((node.spool.folder / "incoming").iterdir()) == [])
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
@@ -227,6 +226,7 @@ def test_dcmtk_stores_bit_for_bit_what_its_file_holds(
 
 @pytest.mark.peers
 @pytest.mark.shared_data
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")  # of values that the standard does not allow
 def test_every_real_and_hostile_file_is_stored_as_sent_or_reported_as_not_sent(
     listening: Callable[..., Any], shared_dicom: Path
 ) -> None:
@@ -264,6 +264,6 @@ def pixels_by_identity(folder: Path) -> dict[tuple[str, str], list[list[bytes]]]
             dataset = dcmread(path)
             key = (str(dataset.SOPInstanceUID), str(dataset.file_meta.TransferSyntaxUID))
             found.setdefault(key, []).append(frames(dataset))
-        except Exception:  # hostile files on which pydicom itself fails; dcmsend reports those as not sent
-            continue
+        except (InvalidDicomError, AttributeError, ValueError, struct.error, EOFError, OSError):
+            continue  # hostile: no header that pydicom reads, no UID, no pixels; dcmsend reports those as not sent
     return found

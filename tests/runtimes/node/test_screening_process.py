@@ -5,19 +5,17 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waiting import LONG_S, until
 
 from edgecxr.bundle import Bundle
 from edgecxr.errors import EngineError, RefusalReason
 from edgecxr.phantom import chest, write_dicom
 from edgecxr.runtimes.node.screening_process import Fault, Origin, Reply, ScreeningProcess, Setup, answer
 from edgecxr.runtimes.screener import Screener
-
-LONG_S = 60.0  # far above what a reply takes; only a hang reaches it
 
 
 @pytest.fixture
@@ -50,13 +48,6 @@ def gone(pid: int) -> bool:
         return True
 
 
-def until_gone(pid: int) -> bool:
-    end = time.monotonic() + LONG_S
-    while not gone(pid) and time.monotonic() < end:
-        time.sleep(0.02)
-    return gone(pid)
-
-
 def test_it_screens_as_a_screener_does(shared_child: ScreeningProcess, tiny_bundle: Path, film: Path) -> None:
     reply = shared_child.screen(film, LONG_S)
     assert isinstance(reply, Reply)
@@ -83,6 +74,46 @@ def test_a_refusal_is_a_reply(shared_child: ScreeningProcess, tmp_path: Path) ->
     assert isinstance(reply, Reply)
     assert reply.screening.reason is RefusalReason.UNREADABLE
     assert set(reply.identity.values()) == {""}
+
+
+def test_a_film_is_begun_in_one_place_and_told_of_in_another(
+    shared_child: ScreeningProcess, film: Path, tmp_path: Path
+) -> None:
+    wanted = shared_child.screen(film, LONG_S)
+    place = tmp_path / "place.dcm"
+    os.kill(shared_child.pid, signal.SIGSTOP)
+    shared_child.begin(film, place)
+    os.kill(shared_child.pid, signal.SIGCONT)
+    reply = shared_child.hear(LONG_S)
+    assert isinstance(reply, Reply)
+    assert isinstance(wanted, Reply)
+    assert reply.screening.file == str(place)
+    assert (reply.screening.findings, reply.identity) == (wanted.screening.findings, wanted.identity)
+
+
+def test_what_moves_before_it_is_begun_is_not_begun(shared_child: ScreeningProcess, film: Path) -> None:
+    os.kill(shared_child.pid, signal.SIGSTOP)
+    place = film.with_name("place.dcm")
+    shared_child.begin(film, place)
+    film.rename(place)
+    os.kill(shared_child.pid, signal.SIGCONT)
+    assert shared_child.hear(LONG_S) is None
+    assert isinstance(shared_child.screen(place, LONG_S), Reply)
+
+
+def test_what_cannot_be_read_is_refused_in_its_place_only(shared_child: ScreeningProcess, tmp_path: Path) -> None:
+    (tmp_path / "text.part").write_text("no film")
+    shared_child.begin(tmp_path / "text.part", tmp_path / "text.dcm")
+    assert shared_child.hear(LONG_S) is None
+
+
+def test_a_film_that_was_begun_may_end_the_child(child: ScreeningProcess, film: Path) -> None:
+    os.kill(child.pid, signal.SIGSTOP)
+    child.begin(film, film)
+    os.kill(child.pid, signal.SIGKILL)
+    assert child.hear(LONG_S) == Fault("crashed", "the screening process died (SIGKILL)")
+    child.begin(film, film)
+    assert isinstance(child.hear(LONG_S), Fault)
 
 
 def test_a_live_engine_is_proven_again(shared_child: ScreeningProcess) -> None:
@@ -124,7 +155,7 @@ def test_a_stopped_child_is_stuck_and_killed(child: ScreeningProcess, film: Path
     fault = child.screen(film, 0.5)
     assert isinstance(fault, Fault)
     assert fault.kind == "stuck"
-    assert until_gone(child.pid)
+    until(lambda: gone(child.pid))
 
 
 def test_a_killed_child_has_crashed(child: ScreeningProcess, film: Path) -> None:
@@ -170,7 +201,7 @@ def test_it_ends_when_its_parent_is_killed(tiny_bundle: Path, tmp_path: Path) ->
             raise OSError("no pipe")
         pid = int(parent.stdout.readline())
         parent.kill()
-    assert until_gone(pid)
+    until(lambda: gone(pid))
 
 
 def test_the_child_never_loads_torch(shared_child: ScreeningProcess) -> None:

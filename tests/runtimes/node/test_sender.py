@@ -7,7 +7,6 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +19,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 from pynetdicom import AE, AllStoragePresentationContexts, evt
+from waiting import LONG_S, until
 
 from edgecxr.errors import SendError
 from edgecxr.phantom import chest, write_dicom
@@ -95,7 +95,7 @@ def test_no_answer_is_lost_among_many(serve: Serve, films: list[Path]) -> None:
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)  # threads interleave as on a busy machine
     try:
-        results = send(films * 50, serve(), "EDGECXR", timeout_s=20)
+        results = send(films * 50, serve(), "EDGECXR", timeout_s=LONG_S)
     finally:
         sys.setswitchinterval(interval)
     assert [result.error for result in results if not result.sent] == []
@@ -215,11 +215,11 @@ def test_a_peer_that_hangs_over_a_file(serve: Serve, films: list[Path]) -> None:
     def hang(event: Any) -> int:
         seen.append(event.request.AffectedSOPInstanceUID)
         if len(seen) == 1:
-            release.wait(30)
+            release.wait(LONG_S)
         return 0
 
     peer = serve(hang)
-    results = send(films, peer, "EDGECXR", timeout_s=0.5)
+    results = send(films, peer, "EDGECXR", timeout_s=3)  # far above what a peer that does not hang needs
     release.set()
     assert [result.sent for result in results] == [False, True, True]
     assert "no answer within" in results[0].error
@@ -227,8 +227,8 @@ def test_a_peer_that_hangs_over_a_file(serve: Serve, films: list[Path]) -> None:
 
 def test_a_peer_that_hangs_over_everything_is_given_up(serve: Serve, films: list[Path]) -> None:
     release = threading.Event()
-    peer = serve(lambda event: int(not release.wait(30)))
-    results = send([*films, *films], peer, "EDGECXR", timeout_s=0.3)
+    peer = serve(lambda event: int(not release.wait(LONG_S)))
+    results = send([*films, *films], peer, "EDGECXR", timeout_s=2)
     release.set()
     assert not any(result.sent for result in results)
     assert "given up" in results[-1].error
@@ -249,14 +249,14 @@ def test_calls_can_be_cut_from_another_thread(serve: Serve, films: list[Path]) -
 
     def hang(event: Any) -> int:
         reached.set()
-        release.wait(30)
+        release.wait(LONG_S)
         return 0
 
     found: list[SendResult] = []
     peer = serve(hang)
     thread = threading.Thread(target=lambda: found.extend(send(films, peer, "EDGECXR", timeout_s=60, calls=calls)))
     thread.start()
-    assert reached.wait(20)
+    assert reached.wait(LONG_S)
     calls.end()
     thread.join(20)
     release.set()
@@ -285,10 +285,9 @@ def test_a_connection_that_is_still_being_made_can_be_cut(films: list[Path]) -> 
             other.connect_ex(listener.getsockname())
         thread = threading.Thread(target=attempt)
         thread.start()
-        while not calls._lines:
-            time.sleep(0.01)
+        until(lambda: calls._lines)
         calls.end()
-        thread.join(20)
+        thread.join(LONG_S)
         assert not thread.is_alive()
     assert len(found) == 1
 
@@ -338,12 +337,11 @@ def test_tls_with_a_certificate_on_each_side(serve: Serve, films: list[Path], tm
 
 
 def wait_for(port: int) -> None:
-    for _ in range(100):
+    def answers() -> bool:
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    raise TimeoutError(f"nobody listens on {port}")
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    until(answers, f"nobody listens on {port}")
 
 
 def free_port() -> int:

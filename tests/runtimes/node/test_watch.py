@@ -12,14 +12,13 @@ import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from waiting import until
 
 from edgecxr.phantom import SYNTAXES, chest, write_dicom
 from edgecxr.runtimes.node.config import SpoolLimits, WatchSection
 from edgecxr.runtimes.node.images import Image, State
 from edgecxr.runtimes.node.spool import Spool
 from edgecxr.runtimes.node.watch import Watcher, read_uids
-
-WAIT_S = 30.0
 
 
 @pytest.fixture
@@ -52,13 +51,6 @@ def images(spool: Spool) -> list[Image]:
 
 def content(spool: Spool) -> list[bytes]:
     return sorted(spool.path(image).read_bytes() for image in images(spool))
-
-
-def until(condition: Callable[[], Any]) -> None:
-    end = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < end, "it did not come about in time"
-        time.sleep(0.02)
 
 
 def test_a_file_moves_into_the_spool_as_it_is(watcher: Watcher, spool: Spool, folder: Path, film: bytes) -> None:
@@ -284,10 +276,10 @@ def test_a_file_that_is_replaced_while_it_is_copied_is_not_lost(
 
 
 def test_an_empty_file_waits_longer(watcher: Watcher, spool: Spool, folder: Path) -> None:
-    watcher.section = watcher.section.model_copy(update={"settle_s": 0.05})
+    watcher.section = watcher.section.model_copy(update={"settle_s": 0.3})
     (folder / "a.png").touch()
     watcher.look()
-    time.sleep(0.1)
+    time.sleep(0.4)  # longer than a file with content waits, and far less than an empty one
     watcher.look()
     assert images(spool) == []
     until(lambda: watcher.look() or images(spool))

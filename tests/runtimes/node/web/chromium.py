@@ -12,7 +12,7 @@ from typing import Any
 
 __all__ = ["Browser"]
 
-WAIT_S = 30.0
+WAIT_S = 120.0
 
 
 class Browser:

@@ -44,7 +44,7 @@ class Clinic:
     def __init__(self, folder: Path, screener: Screener, **http: Any) -> None:
         self.config = NodeConfig(
             folder=folder,
-            http=HttpSection(**{"port": 0, "wait_s": 30.0, **http}),
+            http=HttpSection(**{"port": 0, "wait_s": 120.0, **http}),
             spool=SpoolLimits(max_object_mb=4, refuse_below_mb=0, max_waiting=50),
         )
         self.spool = Spool(folder / "spool", self.config.spool)
@@ -133,7 +133,7 @@ def serve(tmp_path: Path, screener: Screener) -> Iterator[Callable[..., Served]]
         server.start()
         url = f"http://127.0.0.1:{server.port}"
         transport = httpx.HTTPTransport(uds=str(section.socket)) if section.socket else None
-        served = Served(clinic, server, url, httpx.Client(base_url=url, timeout=60, transport=transport))
+        served = Served(clinic, server, url, httpx.Client(base_url=url, timeout=180, transport=transport))
         started.append(served)
         return served
 
