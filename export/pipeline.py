@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgecxr.errors import StageError
 from edgecxr.export.bench import Bench
+from edgecxr.export.curves import draw_curves
 from edgecxr.export.films import gather_films
 from edgecxr.export.finetuning import make_qat
 from edgecxr.export.fusion import fuse_members
@@ -104,6 +105,7 @@ class Build:
         films = gather_films(self.recipe, workshop)
         bench = Bench(self.recipe, workshop, films, self.source.parent, self._watch)
         fused = fuse_members(bench)
+        draw_curves(bench)
         architecture, fp32 = choose_student(bench, fused)
         ensemble, reference = score_ensemble(bench, fused), fit_artefact(bench, fp32)
         student = judge_student(bench, ensemble, reference)

@@ -38,8 +38,8 @@ def write_dataset(
 
     `count_per_finding` films of (size, size) for each finding. Every fifth patient has two films; folds 0..4 go by
     patient. `columns` say 0 or 1: one that is named like a finding, whatever its case, is true of the film; any other
-    is a coin's toss, for recipes that read more than drawn films can show. The same arguments give the same bytes.
-    Raises ValueError for a count below 1.
+    is 1 for one film in ten, by chance: for recipes that read more than drawn films can show. The same arguments give
+    the same bytes. Raises ValueError for a count below 1.
     """
     if count_per_finding < 1:
         raise ValueError(f"count_per_finding {count_per_finding}: write at least one film of each finding")
@@ -63,7 +63,7 @@ def _mark(column: str, finding: str, seed: int) -> int:
     """What a column of 0 and 1 says of a film."""
     if column.lower() in FINDINGS:
         return int(column.lower() == finding)
-    return int(np.random.default_rng([seed, *f"{column} {finding}".encode()]).integers(2))
+    return int(np.random.default_rng([seed, *f"{column} {finding}".encode()]).random() < 0.1)
 
 
 def write_field_folder(folder: str | Path, seed: int = 0, size: int = 512) -> tuple[FieldFile, ...]:

@@ -98,6 +98,7 @@ def test_stages_run_in_order_each_once(first: tuple[Built, list[str]]) -> None:
         "teacher-trained",
         "teacher-own",
         "fuse",
+        "curves",
         "pretrain-student-resnet10t",
         "distill-resnet10t",
         "onnx-resnet10t",
