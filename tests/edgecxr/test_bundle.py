@@ -17,6 +17,7 @@ from edgecxr.bundle.archive import LIMIT_BYTES, pack, unpack
 from edgecxr.bundle.arrays import dump
 from edgecxr.errors import BundleError
 from edgecxr.radiograph import Lut, Radiograph, Window
+from edgecxr.spec import ReadingSpec
 
 MODELS = ("model.fp16.onnx", "model.fp32.onnx", "model.int8.onnx")
 MEMBERS = ["card.md", "evaluation.json", "gates.npz", "golden.npz", "manifest.json", *MODELS]
@@ -143,6 +144,20 @@ def test_a_truncated_file_is_refused_at_every_length(tiny_bundle: Path, tmp_path
 def test_a_newer_schema_is_refused_with_a_sentence(members: dict[str, bytes], tmp_path: Path) -> None:
     newer = sealed(members, schema_version=3, from_the_future={"a": 1})
     refused(newer, r"written in schema 3, this EdgeCXR reads up to 2; install a newer EdgeCXR$", tmp_path)
+
+
+def test_only_a_model_that_declares_how_films_are_read_needs_schema_2(
+    members: dict[str, bytes], tiny_build: Any, tmp_path: Path
+) -> None:
+    older = json.loads(members["manifest.json"])
+    assert (older["schema_version"], "reading" in older["model"]) == (1, False)
+    reading = {"reading": ReadingSpec(jpeg2000="reduced")}
+    path = tiny_build.write(tmp_path / "new.cxr", model=tiny_build.spec.model_copy(update=reading))
+    newer = Bundle.open(path)
+    assert (newer.manifest.schema_version, newer.spec.reduced_for) == (2, tiny_build.spec.preprocess)
+    reading = {"model": older["model"] | {"reading": {"jpeg2000": "reduced"}}}
+    refused(sealed(members, **reading), "model.reading is of schema 2, the manifest says schema 1", tmp_path)
+    refused(sealed(members, **reading | {"schema_version": None}), "schema_version: Input should be", tmp_path)
 
 
 def test_another_chain_is_refused(members: dict[str, bytes], tmp_path: Path) -> None:
