@@ -1,4 +1,4 @@
-"""``edgecxr evaluate``: every metric of a bundle on labelled films, through the whole screening line."""
+"""``edgecxr evaluate``: every metric of a model on labelled films; of a bundle through the whole screening line."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,21 +7,23 @@ import numpy as np
 import typer
 import yaml
 
-from edgecxr.commands.choices import check_choices
+from edgecxr.commands.choices import check_page, writing
+from edgecxr.commands.evaluated import Answer, Evaluated, Running, open_evaluated
 from edgecxr.commands.terminal import ExitCode, counted, note, print_json, progress
 from edgecxr.errors import DatasetError, Refusal
 
 if TYPE_CHECKING:
-    from edgecxr.bundle import Bundle
     from edgecxr.dataset import Dataset, Film, HeadColumns
-    from edgecxr.runtimes.engine import Engine, Output
 
 __all__ = ["evaluate"]
 
 
 def evaluate(
     data: Annotated[Path, typer.Option(help="Folder of films with labels.csv.", show_default=False)],
-    bundle: Annotated[Path | None, typer.Argument(help="The bundle.  [default: the one shipped]")] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Argument(help="The bundle, or the folder of a trained teacher.  [default: the bundle shipped]"),
+    ] = None,
     folds: Annotated[
         str,
         typer.Option(help="Folds to evaluate on, such as 4 or 3,4.  [default: all; of its own data the test folds]"),
@@ -29,31 +31,40 @@ def evaluate(
     labels: Annotated[str, typer.Option(help="The table in the folder.")] = "labels.csv",
     engine: Annotated[str, typer.Option(help="auto, openvino or onnxruntime.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, int8, fp16 or fp32.")] = "auto",
+    at_specificity: Annotated[
+        float, typer.Option(min=0, max=1, help="Tell the sensitivity that goes with this specificity.")
+    ] = 0.9,
+    at_sensitivity: Annotated[
+        float, typer.Option(min=0, max=1, help="Tell the specificity that goes with this sensitivity.")
+    ] = 0.98,
+    html: Annotated[Path | None, typer.Option(help="Write a page with every figure and plot to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Measure a bundle on labelled films, with confidence intervals. Ends with 1 when some films were refused.
+    """Measure a bundle or a trained teacher on labelled films, with confidence intervals and plots.
 
-    Example: `edgecxr evaluate covid3.cxr --data films --folds 4`
+    Ends with 1 when some films were refused.
+
+    Example: `edgecxr evaluate covid3.cxr --data films --folds 4 --html covid3.html`
     """
-    from edgecxr.bundle import Bundle, default_bundle_path
     from edgecxr.dataset import load_dataset
-    from edgecxr.runtimes.registry import open_engine
 
     wanted = _numbers(folds) if folds else []
-    opened = Bundle.open(bundle or default_bundle_path())
-    check_choices(opened, engine, precision)
-    heads = _placed_heads(opened)
-    dataset = load_dataset(data, labels=labels, heads=heads)
+    opened = open_evaluated(bundle, engine, precision)
+    if html is not None:
+        check_page(html)
+    dataset = load_dataset(data, labels=labels, heads=opened.heads)
     wanted = wanted or _test_folds(opened, dataset)
     if wanted:
         _warn_of_seen(opened, dataset, wanted)
         dataset = dataset.select(wanted)
-    with open_engine(opened, engine, precision, point=None) as running:
-        outputs, refused = _run(running, _labelled(dataset, heads), quiet=as_json)
-        figures = _figures(opened, running, outputs, heads)
+    with opened.running() as running:
+        answers, refused = _run(running, _labelled(dataset, opened.heads), quiet=as_json)
+        figures = _figures(running, answers, opened.heads, (at_specificity, at_sensitivity))
+    if html is not None:
+        _write_page(html, opened, running, figures, counted(len(answers)))
     if as_json:
         used = sorted({film.fold for film in dataset.films})
-        print_json({"bundle": opened.digest, "engine": running.family, "folds": used, "refused": refused, **figures})
+        print_json({"bundle": opened.digest, "engine": running.engine, "folds": used, "refused": refused, **figures})
     else:
         _print(figures, refused)
     if refused:
@@ -67,9 +78,9 @@ def _numbers(folds: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _built_folds(bundle: "Bundle", dataset: "Dataset") -> dict[str, list[int]]:
+def _built_folds(model: Evaluated, dataset: "Dataset") -> dict[str, list[int]]:
     """Folds by purpose (train, validate, test) when the bundle was built on exactly this data, else none."""
-    origin = bundle.manifest.provenance
+    origin = model.provenance
     if origin.get("data_digest") != dataset.digest:
         return {}
     try:
@@ -79,33 +90,21 @@ def _built_folds(bundle: "Bundle", dataset: "Dataset") -> dict[str, list[int]]:
         return {}
 
 
-def _test_folds(bundle: "Bundle", dataset: "Dataset") -> list[int]:
+def _test_folds(model: Evaluated, dataset: "Dataset") -> list[int]:
     """The folds to take when none is named: those that the build kept for testing; none for other data: all."""
-    test = _built_folds(bundle, dataset).get("test", [])
+    test = _built_folds(model, dataset).get("test", [])
     if test:
         told = ", ".join(map(str, test))
         note(f"the bundle was built on this data: evaluating on fold {told}, which its recipe kept for testing")
     return test
 
 
-def _warn_of_seen(bundle: "Bundle", dataset: "Dataset", wanted: list[int]) -> None:
+def _warn_of_seen(model: Evaluated, dataset: "Dataset", wanted: list[int]) -> None:
     """A note for folds whose films the build has learned from."""
-    built = _built_folds(bundle, dataset)
+    built = _built_folds(model, dataset)
     for purpose in ("train", "validate"):
         if seen := sorted(set(wanted) & set(built.get(purpose, ()))):
             note(f"warning: fold {', '.join(map(str, seen))} served to {purpose} this bundle; its figures are too good")
-
-
-def _placed_heads(bundle: "Bundle") -> tuple["HeadColumns", ...]:
-    """The heads with the columns that the bundle was trained on."""
-    from edgecxr.dataset import HeadColumns
-
-    columns = bundle.manifest.provenance.get("columns", {})
-    placed = columns if isinstance(columns, dict) else {}
-    return tuple(
-        HeadColumns.model_validate({"head": head, **(own if isinstance(own := placed.get(head.name), dict) else {})})
-        for head in bundle.spec.heads
-    )
 
 
 def _labelled(dataset: "Dataset", heads: tuple["HeadColumns", ...]) -> list[tuple["Film", dict[str, Any]]]:
@@ -119,50 +118,69 @@ def _labelled(dataset: "Dataset", heads: tuple["HeadColumns", ...]) -> list[tupl
         ):
             rows.append((film, own))
     if not rows:
-        raise DatasetError([f"no film of {dataset.folder} has a label of the bundle's heads"])
+        raise DatasetError([f"no film of {dataset.folder} has a label of the model's heads"])
     return rows
 
 
 def _run(
-    engine: "Engine", rows: list[tuple["Film", dict[str, Any]]], *, quiet: bool
-) -> tuple[list[tuple["Output", dict[str, Any]]], list[dict[str, str]]]:
-    """Outputs with targets of the films that could be read, and the others with their reasons."""
+    running: Running, rows: list[tuple["Film", dict[str, Any]]], *, quiet: bool
+) -> tuple[list[tuple[Answer, dict[str, Any]]], list[dict[str, str]]]:
+    """Answers with targets of the films that could be read, and the others with their reasons."""
     from edgecxr.read import read_radiograph
 
-    outputs, refused = [], []
+    answers, refused = [], []
     with progress("evaluating", len(rows), quiet=quiet) as step:
         for film, targets in rows:
             try:
-                radiograph = read_radiograph(film.path, reduced_for=engine.spec.reduced_for)
-                outputs.append((engine.run([radiograph])[0], targets))
+                radiograph = read_radiograph(film.path, reduced_for=running.reduced_for)
+                answers.append((running.ask(radiograph), targets))
             except Refusal as error:
                 refused.append({"file": str(film.path), "reason": error.reason.value, "detail": error.detail})
                 note(f"{film.path}: {error}")
             step(film.path.name)
-    if not outputs:
+    if not answers:
         raise DatasetError([f"{row['file']}: {row['reason']}: {row['detail']}" for row in refused])
-    return outputs, refused
+    return answers, refused
 
 
 def _figures(
-    bundle: "Bundle", engine: "Engine", rows: list[tuple["Output", dict[str, Any]]], heads: tuple["HeadColumns", ...]
+    running: Running,
+    rows: list[tuple[Answer, dict[str, Any]]],
+    placed: tuple["HeadColumns", ...],
+    chosen: tuple[float, float],
 ) -> dict[str, Any]:
     from edgecxr.export.evaluation import evaluate as measure
+    from edgecxr.export.plotted import plotted
     from edgecxr.export.scored import Scored
     from edgecxr.scores import probabilities
 
-    spec, precision = bundle.spec, engine.precision
-    logits = np.stack([output.logits for output, _ in rows])
+    heads = [item.head for item in placed]
+    logits = np.stack([answer.logits for answer, _ in rows])
     scored = Scored(
-        f"{spec.name} {precision} {engine.family}",
+        running.name,
         logits,
-        probabilities(logits, spec.heads, spec.temperatures[precision]),
-        embeddings=np.stack([output.embedding for output, _ in rows]),
-        points=tuple(p for p in spec.operating_points if (p.precision, p.engine) == (precision, engine.family)),
-        refusal=bundle.gate(precision),
+        probabilities(logits, heads, running.temperatures),
+        embeddings=np.stack([answer.embedding for answer, _ in rows]),
+        points=running.points,
+        refusal=running.gate,
     )
-    targets = {item.head.name: np.stack([own[item.head.name] for _, own in rows]) for item in heads}
-    return measure(scored, targets, spec.heads)
+    targets = {head.name: np.stack([own[head.name] for _, own in rows]) for head in heads}
+    figures = measure(scored, targets, heads)
+    return plotted(figures, scored, targets, heads, specificity=chosen[0], sensitivity=chosen[1])
+
+
+def _write_page(path: Path, opened: Evaluated, running: Running, figures: dict[str, Any], films: str) -> None:
+    from edgecxr.report import write_report
+
+    with writing(path):
+        write_report(
+            path,
+            title=f"{running.name} on {films}",
+            evaluation=figures,
+            engines=[running.described],
+            manifest=opened.manifest,
+        )
+    note(f"report: {path.resolve()}")
 
 
 def _print(figures: dict[str, Any], refused: list[dict[str, str]]) -> None:
@@ -174,8 +192,10 @@ def _print(figures: dict[str, Any], refused: list[dict[str, str]]) -> None:
         for point in item["operating_points"]:
             rates = f"sensitivity {_interval(point['sensitivity'])}, specificity {_interval(point['specificity'])}"
             print(f"    {point['name']} at {point['threshold']:.3f}: {rates}")
-    rate = figures["refusal"]
-    print(f"refused as not a frontal chest film: {rate['refused']} of {rate['films']}, {_interval(rate['rate'])}")
+        for rate in item["chosen"]:
+            print(f"    {rate['of']} at {rate['given']} {rate['at']:g}: {_interval(rate['interval'])}")
+    if rate := figures["refusal"]:
+        print(f"refused as not a frontal chest film: {rate['refused']} of {rate['films']}, {_interval(rate['rate'])}")
 
 
 def _interval(value: dict[str, float] | None) -> str:

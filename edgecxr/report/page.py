@@ -98,6 +98,9 @@ def write_report(
         "models": models,
         "findings": _findings(models),
         "matrices": _matrices(chosen_models(models)),
+        "maps": [
+            (model["name"], found, plots.neighbour_map(found)) for model in models for found in model.get("maps", ())
+        ],
         "gates": gate_reports(gate, evaluation),
         "engines": list(engines),
         "histories": _histories(history or {}),
@@ -166,6 +169,11 @@ def _findings(models: Sequence[Json]) -> list[dict[str, Any]]:
                 "precision_recall": plots.precision_recall_plot(series),
                 "reliable": series[-1][0],
                 "reliability": plots.reliability_plot(series[-1][1]["reliability"], len(series) - 1),
+                "histograms": [
+                    (label, plots.histogram_plot(entry["histogram"], name, entry["operating_points"]))
+                    for label, entry in series
+                    if "histogram" in entry
+                ],
             }
         )
     return found

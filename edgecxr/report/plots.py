@@ -1,11 +1,12 @@
 """Plots as inline SVG that follows the page's colours: one small function each, nothing but text and lines."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from markupsafe import Markup
 
-from edgecxr.report.drawing import dot, frame, length, line, svg, text
+from edgecxr.report.drawing import COLOURS, axes, beside, dot, frame, length, line, svg, text, ticks
 from edgecxr.report.learning import fusion_weights, learning_curves
 
 __all__ = [
@@ -13,7 +14,9 @@ __all__ = [
     "confusion_matrix",
     "forest",
     "fusion_weights",
+    "histogram_plot",
     "learning_curves",
+    "neighbour_map",
     "precision_recall_plot",
     "reliability_plot",
     "roc_plot",
@@ -64,24 +67,67 @@ def reliability_plot(bins: Sequence[Json], number: int = 0) -> Markup:
 
 
 def confusion_matrix(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Markup:
-    """Film counts, rows truth and columns answer; the shade is the share of the row."""
+    """Film counts and their share of the row; rows truth and columns answer, the shade is that share."""
     cell, left, top = 58, 70, 32
     parts = [text(0, top - 12, "truth ↓  answer →", "start", "axis small")]
     for row, films in enumerate(counts):
         parts.append(text(left - 8, top + row * cell + cell / 2 + 3, classes[row], "end"))
         parts.append(text(left + row * cell + cell / 2 - 1, top - 12, classes[row], "middle"))
         for column, count in enumerate(films):
-            shade = 0.06 + 0.5 * count / max(1, sum(films))
+            share = count / max(1, sum(films))
             place = (left + column * cell, top + row * cell)
-            parts.append(_cell(place, cell, "right" if row == column else "wrong", shade, count))
+            parts.append(_cell(place, cell, "right" if row == column else "wrong", count, share))
     return svg(left + cell * len(classes), top + cell * len(classes), parts, "confusion matrix", "matrix")
 
 
-def _cell(place: tuple[int, int], side: int, kind: str, shade: float, count: int) -> Markup:
-    return Markup(
-        '<rect class="cell {}" x="{}" y="{}" width="{}" height="{}" fill-opacity="{}"/>'
-        '<text class="count" x="{}" y="{}" text-anchor="middle">{}</text>'
-    ).format(kind, *place, side - 2, side - 2, length(shade), place[0] + side / 2 - 1, place[1] + side / 2 + 4, count)
+def _cell(place: tuple[int, int], side: int, kind: str, count: int, share: float) -> Markup:
+    middle = place[0] + side / 2 - 1
+    square = '<rect class="cell {}" x="{}" y="{}" width="{}" height="{}" fill-opacity="{}"/>'
+    return Markup("").join(
+        (
+            Markup(square).format(kind, *place, side - 2, side - 2, length(0.06 + 0.5 * share)),
+            text(middle, place[1] + side / 2 + 1, str(count), "middle", "count"),
+            text(middle, place[1] + side / 2 + 14, f"{100 * share:.1f} %", "middle", "share"),
+        )
+    )
+
+
+def histogram_plot(histogram: Json, name: str, points: Sequence[Json] = ()) -> Markup:
+    """How the scores of a class spread over the films of each true class, as shares; dashed lines are thresholds."""
+    edges, counts = histogram["edges"], {key: values for key, values in histogram["counts"].items() if sum(values)}
+    shares = {key: [count / sum(values) for count in values] for key, values in counts.items()}
+    top = max((share for values in shares.values() for share in values), default=1.0)
+    parts = [line((point["threshold"],) * 2, (0, 1), "chance") for point in points]
+    corners = [edge for pair in pairwise(edges) for edge in pair]
+    names = []
+    for key, values in shares.items():
+        kind = f"series s{list(histogram['counts']).index(key) % COLOURS}"
+        heights = [share / top for share in values for _ in range(2)]
+        parts.append(line([0, *corners, 1], [0, *heights, 0], kind))
+        names.append((f"{key}, {_films(sum(counts[key]))}", kind))
+    drawn = axes(f"score of {name}", "share of the films", parts, y_ticks=ticks(0.0, top))
+    return beside([drawn], names, f"histograms of the score of {name}")
+
+
+def _films(count: int) -> str:
+    return f"{count} film" if count == 1 else f"{count} films"
+
+
+def neighbour_map(found: Json) -> Markup:
+    """Films in a plane where those that the network sees alike lie together, coloured by their true class."""
+    xs, ys, classes = zip(*found["points"], strict=True)
+    wide = max(max(xs) - min(xs), max(ys) - min(ys)) * 1.06 or 1.0
+    left, low = (max(xs) + min(xs) - wide) / 2, (max(ys) + min(ys) - wide) / 2
+    parts = [
+        dot((x - left) / wide, (y - low) / wide, 2.5, f"s{index % COLOURS}", found["classes"][index])
+        for x, y, index in found["points"]
+    ]
+    names = [
+        (f"{name}, {_films(classes.count(index))}", f"series s{index % COLOURS}")
+        for index, name in enumerate(found["classes"])
+        if index in classes
+    ]
+    return beside([axes("", "", parts, (), ())], names, f"map of the embeddings, head {found['head']}")
 
 
 def forest(interval: Json, margin: float, worse: int) -> Markup:

@@ -67,3 +67,34 @@ def test_the_accepted_loss_lies_on_the_side_that_is_worse(worse, side):
 def test_texts_are_escaped():
     assert "<b>" not in plots.confusion_matrix(["<b>", "n"], [[1, 0], [0, 1]])
     assert "&lt;b&gt;" in plots.confusion_matrix(["<b>", "n"], [[1, 0], [0, 1]])
+
+
+def words(markup):
+    return ["".join(item.itertext()) for item in parse(markup).iter("text")]
+
+
+def test_a_confusion_matrix_has_counts_and_shares_of_the_row():
+    found = words(plots.confusion_matrix(["a", "b"], [[3, 1], [0, 0]]))
+    assert [word for word in found if word[0].isdigit()] == ["3", "75.0 %", "1", "25.0 %", "0", "0.0 %", "0", "0.0 %"]
+
+
+def test_a_histogram_is_drawn_as_shares_of_each_true_class():
+    histogram = {"edges": [0, 0.5, 1], "counts": {"covid": [1, 3], "normal": [8, 0], "absent": [0, 0]}}
+    markup = plots.histogram_plot(histogram, "covid", [{"threshold": 0.25}])
+    drawn = next(line for line in parse(markup).iter("polyline") if line.attrib["class"] == "series s0")
+    ys = [float(pair.split(",")[1]) for pair in drawn.attrib["points"].split()]
+    assert [round(1 - (y - drawing.TOP) / drawing.SIDE, 3) for y in ys] == [0, 0.25, 0.25, 0.75, 0.75, 0]
+    threshold = next(line for line in parse(markup).iter("polyline") if line.attrib["class"] == "chance")
+    assert threshold.attrib["points"].split()[0].split(",")[0] == str(drawing.LEFT + drawing.SIDE // 4)
+    assert {"covid, 4 films", "normal, 8 films", "score of covid"} <= set(words(markup))
+    assert not any("absent" in word for word in words(markup))
+
+
+def test_a_map_keeps_its_proportions_and_names_the_classes():
+    found = {"head": "h", "classes": ["a", "b", "c"], "points": [[0, 0, 0], [10, 0, 1], [0, 5, 1]]}
+    markup = plots.neighbour_map(found)
+    places = [(float(dot.attrib["cx"]), float(dot.attrib["cy"])) for dot in parse(markup).iter("circle")]
+    across, up = places[1][0] - places[0][0], places[0][1] - places[2][1]
+    assert across == pytest.approx(2 * up, abs=0.05)
+    assert across == pytest.approx(drawing.SIDE / 1.06, abs=0.05)
+    assert {"a, 1 film", "b, 2 films"} <= set(words(markup))

@@ -1,0 +1,151 @@
+"""What `edgecxr evaluate` measures: a bundle on an engine, or the folder of a trained teacher in PyTorch."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecxr.commands.choices import check_choices, misuse
+from edgecxr.commands.terminal import require_train
+
+if TYPE_CHECKING:
+    from edgecxr.bundle import Manifest
+    from edgecxr.dataset import HeadColumns
+    from edgecxr.radiograph import Radiograph
+    from edgecxr.refusal import EmbeddingGate
+    from edgecxr.spec import OperatingPoint, PreprocessSpec
+
+__all__ = ["Answer", "Evaluated", "Running", "open_evaluated"]
+
+RECORD = "teacher.json"
+
+
+class Answer(NamedTuple):
+    """What is said of one film."""
+
+    logits: NDArray[np.floating]  # (C,)
+    embedding: NDArray[np.floating]  # (D,)
+
+
+@dataclass(frozen=True)
+class Running:
+    """An opened model; `ask` raises Refusal for a film that the chain does not define."""
+
+    name: str
+    engine: str
+    ask: "Callable[[Radiograph], Answer]"
+    temperatures: tuple[float, ...]
+    points: "tuple[OperatingPoint, ...]"
+    gate: "EmbeddingGate | None"
+    reduced_for: "PreprocessSpec | None"  # what `read_radiograph` may decode JPEG 2000 for
+    described: Mapping[str, Any]
+
+
+class Evaluated(ABC):
+    """A model before it is opened: what is known of it without running it."""
+
+    digest: str
+    heads: "tuple[HeadColumns, ...]"
+    provenance: Mapping[str, Any]
+    manifest: "Manifest | None" = None
+
+    @abstractmethod
+    def running(self) -> "Any":
+        """A context manager that gives the `Running` model."""
+
+
+class EvaluatedBundle(Evaluated):
+    """A bundle, on one engine at one precision."""
+
+    def __init__(self, path: Path, engine: str, precision: str) -> None:
+        from edgecxr.bundle import Bundle
+
+        self._bundle = Bundle.open(path)
+        self._choice = (engine, precision)
+        check_choices(self._bundle, engine, precision)
+        self.digest, self.manifest = self._bundle.digest, self._bundle.manifest
+        self.provenance = self._bundle.manifest.provenance
+        self.heads = _placed(self._bundle.spec.heads, self.provenance.get("columns", {}))
+
+    @contextmanager
+    def running(self) -> Iterator[Running]:
+        """The bundle on its engine."""
+        from edgecxr.runtimes.registry import open_engine
+
+        spec = self._bundle.spec
+        with open_engine(self._bundle, *self._choice, point=None) as engine:
+            precision, family = engine.precision, engine.family
+
+            def ask(film: "Radiograph") -> Answer:
+                output = engine.run([film])[0]
+                return Answer(output.logits, output.embedding)
+
+            yield Running(
+                f"{spec.name} {precision} {family}",
+                family,
+                ask,
+                spec.temperatures[precision],
+                tuple(p for p in spec.operating_points if (p.precision, p.engine) == (precision, family)),
+                self._bundle.gate(precision),
+                spec.reduced_for,
+                engine.describe(),
+            )
+
+
+class EvaluatedTeacher(Evaluated):
+    """A network that was trained here, as it is: no temperature, no operating point, no refusal."""
+
+    provenance: Mapping[str, Any] = {}
+
+    def __init__(self, folder: Path) -> None:
+        from edgecxr.teachers.teacher import open_member
+
+        self._teacher = open_member(folder)
+        self.digest = self._teacher.member.weights_sha256
+        self.heads = _placed(self._teacher.heads, self._teacher.member.columns)
+
+    @contextmanager
+    def running(self) -> Iterator[Running]:
+        """The network in PyTorch, on a GPU where there is one."""
+        from edgecxr.kernels import preprocess
+        from edgecxr.teachers.features import FeatureTap
+
+        teacher = self._teacher
+        with FeatureTap(teacher.module) as tap:
+
+            def ask(film: "Radiograph") -> Answer:
+                logits = teacher.logits(preprocess([film], teacher.preprocess))[0]
+                return Answer(logits, tap.take().mean(axis=0))
+
+            told = {"engine": "pytorch", "architecture": teacher.member.architecture, "weights": self.digest}
+            yield Running(f"{teacher.name} pytorch", "pytorch", ask, (1.0,) * len(self.heads), (), None, None, told)
+
+
+def open_evaluated(path: Path | None, engine: str, precision: str) -> Evaluated:
+    """The model in `path`: a bundle (the one shipped where None), or a folder with teacher.json."""
+    from edgecxr.bundle import default_bundle_path
+
+    if path is None or not path.is_dir():
+        return EvaluatedBundle(path or default_bundle_path(), engine, precision)
+    if not (path / RECORD).is_file():
+        misuse(f"{path} has no {RECORD}; give a bundle (.cxr), or the folder in which a build trained a teacher")
+    if (engine, precision) != ("auto", "auto"):
+        misuse("--engine and --precision are for bundles; a teacher runs in PyTorch")
+    require_train()
+    return EvaluatedTeacher(path)
+
+
+def _placed(heads: Any, columns: Any) -> "tuple[HeadColumns, ...]":
+    """The heads with the columns that the model was trained on."""
+    from edgecxr.dataset import HeadColumns
+
+    placed = columns if isinstance(columns, dict) else {}
+    return tuple(
+        HeadColumns.model_validate({"head": head, **(own if isinstance(own := placed.get(head.name), dict) else {})})
+        for head in heads
+    )

@@ -1,0 +1,63 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgecxr.phantom import write_dataset
+from edgecxr.phantom.opacity import FINDINGS
+from edgecxr.spec import Head, PreprocessSpec
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("films"), 6, seed=3, size=96)
+
+
+def test_a_bundle_is_measured_and_drawn(run: Any, films: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    done = run("evaluate", tiny_bundle, "--data", films, "--html", "page.html", "--json", "--at-specificity", "0.8")
+    assert done.returncode == 0
+    told = json.loads(done.stdout)
+    assert told["films"] == 18
+    for row in told["classes"]:
+        assert [(rate["of"], rate["at"]) for rate in row["chosen"]] == [("sensitivity", 0.8), ("specificity", 0.98)]
+        assert sum(map(sum, row["histogram"]["counts"].values())) == 18
+    assert told["maps"][0]["films"] == 18
+    page = (tmp_path / "page.html").read_text("utf-8")
+    findings = [row["name"] for row in told["classes"] if row["is_finding"]]
+    for name in findings:
+        assert f'aria-label="histograms of the score of {name}"' in page
+    assert page.count('aria-label="ROC curves"') == len(findings)
+    assert page.count('aria-label="confusion matrix"') == 1
+    assert page.count('aria-label="map of the embeddings') == 1
+    assert page.count("specificity 0.8 by choice") == len(findings)
+    text = run("evaluate", tiny_bundle, "--data", films, "--at-sensitivity", "0.9").stdout
+    assert "specificity at sensitivity 0.9: " in text
+
+
+@pytest.mark.train
+def test_a_trained_teacher_is_measured_without_thresholds(run: Any, films: Path, tmp_path: Path) -> None:
+    from edgecxr.teachers.architecture import build
+    from edgecxr.teachers.teacher import MemberRecord, write_member
+
+    head = Head(name="finding", kind="softmax", classes=FINDINGS, reference="normal")
+    record = MemberRecord(name="mine", architecture="resnet10t", heads=(head,), preprocess=PreprocessSpec(size=64))
+    (tmp_path / "teacher").mkdir()
+    write_member(tmp_path / "teacher", record, build("resnet10t", 3))
+    done = run("evaluate", "teacher", "--data", films, "--json", "--html", "page.html")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["name"], told["engine"], told["films"], told["refusal"]) == ("mine pytorch", "pytorch", 18, None)
+    assert all(row["operating_points"] == [] for row in told["classes"])
+    assert len(told["maps"][0]["points"]) == 18
+    assert "resnet10t" in (tmp_path / "page.html").read_text("utf-8")
+    assert "mine pytorch on 18 films" in run("evaluate", "teacher", "--data", films).stdout
+    done = run("evaluate", "teacher", "--data", films, "--engine", "openvino")
+    assert done.returncode == 2
+    assert "a teacher runs in PyTorch" in done.stderr
+
+
+def test_a_folder_that_is_no_teacher_is_misuse(run: Any, films: Path) -> None:
+    done = run("evaluate", films, "--data", films)
+    assert done.returncode == 2
+    assert "has no teacher.json; give a bundle (.cxr), or the folder" in done.stderr
