@@ -53,6 +53,11 @@ class Bench:
         }
 
     @property
+    def columns(self) -> dict[str, dict[str, Any]]:
+        """By head, where its labels stand, as models record it."""
+        return {item.head.name: item.model_dump(mode="json", exclude={"head"}) for item in self.recipe.heads}
+
+    @property
     def calibration(self) -> dict[str, Any]:
         """What calibration depends on besides the labels."""
         return self.recipe.quantize.model_dump(mode="json", include={"methods", "calibration_films"})

@@ -42,10 +42,10 @@ def _lacking(dataset: Dataset, item: HeadColumns, numbers: tuple[int, ...], want
         if shown[np.isin(folds, numbers)].any():
             continue
         others = ", ".join(map(str, sorted(set(folds[shown].tolist()))))
+        hint = f"such films are in fold {others}: change data.folds" if others else "no fold has one: add some"
         yield (
             f"{table}: no film {kind} (head {item.head.name!r}) in {_named(numbers)}, for {purpose}; "
-            + (f"such films are in fold {others}: change data.folds" if others else "no fold has one: add some")
-            + ", or the classes of the head"
+            f"{hint}, or take the class out of the head"
         )
 
 

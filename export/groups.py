@@ -72,6 +72,7 @@ def _join(bench: Bench, group: TrainedGroup, plan: JointPlan, folders: Sequence[
         architecture=" + ".join(architectures),
         joint=architectures,
         heads=bench.heads,
+        columns=bench.columns,
         preprocess=group.preprocess,
         zooms=group.zooms,
     )

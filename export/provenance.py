@@ -31,7 +31,7 @@ def provenance(bench: Bench, recipe_text: str) -> dict[str, Any]:
         "labels": {
             item.head.name: _label_counts(bench, item.head.name) for item in recipe.heads if item.head.kind == "softmax"
         },
-        "columns": {item.head.name: item.model_dump(mode="json", exclude={"head"}) for item in recipe.heads},
+        "columns": bench.columns,
         "libraries": {name: _version(name) for name in LIBRARIES},
     }
 

@@ -55,6 +55,7 @@ def _record(bench: Bench, member: TrainedMember) -> MemberRecord:
         name=member.name,
         architecture=member.architecture,
         heads=bench.heads,
+        columns=bench.columns,
         preprocess=member.preprocess,
         zooms=member.zooms,
     )
@@ -88,7 +89,8 @@ def _teach(
     settings = bench.seeded(member.training, title)
     torch.manual_seed(settings.seed)
     start = pretrained_file(member, bench.base) or member.pretrained
-    network = build(member.architecture, sum(len(item.head.classes) for item in heads), pretrained=start)
+    classes = sum(len(item.head.classes) for item in heads)
+    network = build(member.architecture, classes, pretrained=start, size=member.preprocess.size)
     if before is not None:
         _transfer(bench, member, read_weights(before / WEIGHTS, ()), network)
     with bench.watch(title) as progress:

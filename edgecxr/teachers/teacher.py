@@ -5,7 +5,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -78,6 +78,7 @@ class MemberRecord(Strict):
     joint: tuple[str, ...] = ()  # of networks that were trained together (`teachers.joint`): the architecture of each
     channels: Annotated[int, Field(ge=1, le=3)] = 1
     heads: tuple[Head, ...]
+    columns: dict[str, dict[str, Any]] = Field(default={}, description="by head, its `HeadColumns` without the head")
     preprocess: PreprocessSpec
     zooms: Annotated[tuple[float, ...], Field(min_length=1)] = (1.0,)  # logits are averaged over these views
     weights_sha256: str = ""
