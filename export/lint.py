@@ -22,8 +22,8 @@ __all__ = ["LARGEST_BYTES", "lint", "problems"]
 LARGEST_BYTES = 512 * 2**20  # a student, not a teacher; also far below protobuf's 2 GiB
 OPERATORS = frozenset(
     {"Add", "AveragePool", "Cast", "Clip", "Concat", "Constant", "Conv", "DequantizeLinear", "GlobalAveragePool"}
-    | {"HardSigmoid", "HardSwish", "Identity", "MaxPool", "Mul", "Pad", "QuantizeLinear", "ReduceMean", "Relu"}
-    | {"Reshape", "Sigmoid", "Sub"}
+    | {"HardSigmoid", "HardSwish", "Identity", "MaxPool", "Mul", "Pad", "QuantizeLinear", "ReduceMax"}
+    | {"ReduceMean", "Relu", "Reshape", "Sigmoid", "Sub"}
 )
 FLOATS = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
 

@@ -205,10 +205,13 @@ def _padding(given: Attributes) -> list[int]:
 OPERATORS: dict[str, Callable[[list[Tensor], Attributes], Tensor]] = {
     "Add": lambda inputs, _: inputs[0] + inputs[1],
     "AveragePool": _average_pool,
+    "Concat": lambda inputs, given: torch.cat(inputs, given["axis"]),
     "Conv": _conv,
     "MaxPool": _max_pool,
     "Mul": lambda inputs, _: inputs[0] * inputs[1],
+    "ReduceMax": lambda inputs, given: inputs[0].amax(inputs[1].tolist(), keepdim=bool(given.get("keepdims", 1))),
     "ReduceMean": _mean,
     "Relu": lambda inputs, _: inputs[0].relu(),
+    "Sigmoid": lambda inputs, _: inputs[0].sigmoid(),
     "Sub": lambda inputs, _: inputs[0] - inputs[1],
 }

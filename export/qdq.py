@@ -97,7 +97,9 @@ def insert_qdq(model_bytes: bytes, ranges: Mapping[str, float], *, exclude: Coll
             if source not in done:
                 nodes += _activation(graph, source, _scale(ranges, source))
                 done.add(source)
-            nodes.append(_weight(graph, weights[weight]))
+            if weight not in done:  # two convolutions may share their weights
+                nodes.append(_weight(graph, weights[weight]))
+                done.add(weight)
             node.input[0], node.input[1] = f"{source}_int8_float", f"{weight}_float"
         nodes.append(node)
     del graph.node[:]

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from edgecxr.errors import StageError
+from edgecxr.export.trunk import Trunk, timm_trunk
 from edgecxr.teachers.architecture import GRAY_MEAN, GRAY_STD, Network, build
+from edgecxr.teachers.sizes import require_size
 from edgecxr.teachers.weights import transfer_weights
 
 __all__ = ["CANDIDATES", "FullOutput", "Student", "build_student"]
@@ -43,7 +45,7 @@ class FullOutput(NamedTuple):
 class Student(nn.Module):
     """A backbone, and one 1×1 convolution whose mean is the logit.
 
-    `backbone` is any timm network with `forward_features` and `num_features`; `classes` is C. `drop` is the dropout
+    `backbone` is any network with `forward_features` and `num_features`; `classes` is C. `drop` is the dropout
     rate on the pooled features, active in training only. Images are centred around zero first: signed int8 then has all
     its 256 steps for them, not 128.
     """
@@ -108,29 +110,52 @@ def build_student(
     output_stride: int = 32,
     options: Mapping[str, Any] | None = None,
     pretrained: str | Path | None = None,
+    size: int | None = None,
 ) -> Student:
-    """A student with the timm backbone `name` and one input channel; `options` go to timm, such as a ResNet's channels.
+    """A student with the backbone `name` and one input channel; names as in `teachers.architecture.build`.
 
-    `output_stride=16` doubles the side of the map (dilated last stage, four times its cost), for finer heatmaps; not
-    every backbone can. `pretrained` as in `teachers.architecture.build`; without it the weights are drawn at random.
-    Raises StageError for a name that timm lacks, or a stride or option that the backbone does not take.
+    `options` go to timm, such as a ResNet's channels; torchvision's networks take none. `output_stride=16` doubles the
+    side of the map (dilated last stage, four times its cost), for finer heatmaps; not every backbone can. `pretrained`
+    as in `teachers.architecture.build`; without it the weights are drawn at random. `size` is the side of the films,
+    where it is known. Raises StageError for a name that the library lacks, a stride or option that the backbone does
+    not take, and films that are too small for it.
     """
-    if name not in timm.list_models():
-        raise StageError(f"timm has no backbone {name!r}; for example {', '.join(CANDIDATES)}")
     extra = {**(options or {}), **({} if output_stride == 32 else {"output_stride": output_stride})}
-    try:
-        backbone = timm.create_model(name, pretrained=False, in_chans=1, num_classes=0, global_pool="", **extra)
-    except (AssertionError, NotImplementedError, TypeError) as error:
-        raise StageError(f"{name} does not take {extra} ({error}); leave it out, or choose a ResNet") from error
-    student = Student(backbone, classes, drop=drop)
-    if pretrained is not None:
-        _start_from(student, build(f"timm:{name}", classes, 1, pretrained))
+    if name.startswith("torchvision:"):
+        student = _from_torchvision(name, classes, drop, extra, pretrained)
+    else:
+        student = _from_timm(name.removeprefix("timm:"), classes, drop, extra, pretrained)
+    if size is not None:
+        require_size(student, size, name)
     return student
 
 
-def _start_from(student: Student, network: Network) -> None:
-    """Take the weights of the same architecture, and the normalization that they were trained with."""
-    transfer_weights(network.body.state_dict(), student.backbone)
+def _from_timm(
+    name: str, classes: int, drop: float, options: Mapping[str, Any], pretrained: str | Path | None
+) -> Student:
+    if name not in timm.list_models():
+        raise StageError(f"timm has no backbone {name!r}; for example {', '.join(CANDIDATES)}")
+    student = Student(timm_trunk(name, options), classes, drop=drop)
+    if pretrained is not None:
+        network = build(f"timm:{name}", classes, 1, pretrained)
+        transfer_weights(network.body.state_dict(), student.backbone)
+        _normalize_as(student, network)
+    return student
+
+
+def _from_torchvision(
+    name: str, classes: int, drop: float, options: Mapping[str, Any], pretrained: str | Path | None
+) -> Student:
+    if options:
+        raise StageError(f"{name} does not take {dict(options)}; leave it out, or choose a backbone of timm")
+    network = build(name, max(classes, 1), 1, pretrained)
+    student = Student(Trunk(network.body), classes, drop=drop)
+    _normalize_as(student, network)
+    return student
+
+
+def _normalize_as(student: Student, network: Network) -> None:
+    """Take the normalization that the network's weights were trained with."""
     student.mean.copy_(network.mean.flatten()[0])
     student.scale.copy_(1 / network.std.flatten()[0])
 

@@ -1,4 +1,4 @@
-"""A trained student as an ONNX graph: batch norm folded, static shape, named outputs, checked against PyTorch."""
+"""A trained student as an ONNX graph: no batch norm left, static shape, named outputs, checked against PyTorch."""
 
 import copy
 import json
@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from edgecxr.errors import StageError
 from edgecxr.export.student import Student
@@ -101,8 +102,7 @@ def _export(module: _Deployed, size: int) -> onnx.ModelProto:
 
 def _tidy(model: onnx.ModelProto, classes: Sequence[str]) -> None:
     """Stable names, no exporter's notes (they hold paths of the machine that built it), our own metadata."""
-    if any(node.op_type == "BatchNormalization" for node in model.graph.node):
-        raise StageError("a batch norm was not folded into a convolution; choose a backbone with Conv before BatchNorm")
+    _open_batch_norms(model.graph)
     model.ir_version = IR_VERSION
     model.producer_name, model.producer_version, model.doc_string = "edgecxr", "", ""
     model.graph.name, model.graph.doc_string = "student", ""
@@ -112,6 +112,36 @@ def _tidy(model: onnx.ModelProto, classes: Sequence[str]) -> None:
     _rename(model.graph)
     facts = {"cam": "logits = mean(cam)", "classes": json.dumps(list(classes)), "range": "float32 image, NCHW"}
     onnx.helper.set_model_props(model, {f"edgecxr.{key}": value for key, value in facts.items()})
+
+
+def _open_batch_norms(graph: onnx.GraphProto) -> None:
+    """A batch norm with no convolution before it (DenseNet has it before) becomes a multiplication and an addition."""
+    items = {item.name: item for item in graph.initializer}
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        if node.op_type != "BatchNormalization":
+            nodes.append(node)
+            continue
+        gain, offset, mean, variance = (
+            numpy_helper.to_array(items[name]).astype(np.float64) for name in node.input[1:]
+        )
+        epsilon = next((item.f for item in node.attribute if item.name == "epsilon"), 1e-5)
+        scale = gain / np.sqrt(variance + epsilon)
+        scaled = f"{node.output[0]}_scaled"
+        for name, values in ((f"{scaled}_by", scale), (f"{scaled}_plus", offset - mean * scale)):
+            graph.initializer.append(numpy_helper.from_array(values.astype(np.float32).reshape(-1, 1, 1), name))
+        nodes.append(onnx.helper.make_node("Mul", [node.input[0], f"{scaled}_by"], [scaled]))
+        nodes.append(onnx.helper.make_node("Add", [scaled, f"{scaled}_plus"], [node.output[0]]))
+    del graph.node[:]
+    graph.node.extend(nodes)
+    _drop_unread(graph)
+
+
+def _drop_unread(graph: onnx.GraphProto) -> None:
+    read = {name for node in graph.node for name in node.input}
+    kept = [item for item in graph.initializer if item.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
 
 
 def _rename(graph: onnx.GraphProto) -> None:

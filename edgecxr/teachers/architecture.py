@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from edgecxr.errors import StageError
 from edgecxr.teachers import covid_densenet  # noqa: F401  (its networks join timm's registry)
+from edgecxr.teachers.imagenet import timm_weights, torchvision_weights
+from edgecxr.teachers.sizes import require_size
 from edgecxr.teachers.weights import read_weights, transfer_weights
 
 __all__ = ["Network", "build", "head_parameters"]
@@ -40,12 +42,15 @@ class Network(nn.Module):
         return logits
 
 
-def build(name: str, classes: int, channels: int = 1, pretrained: str | Path | None = None) -> Network:
+def build(
+    name: str, classes: int, channels: int = 1, pretrained: str | Path | None = None, *, size: int | None = None
+) -> Network:
     """The architecture `name` with `classes` outputs, ready to train on gray films.
 
-    `name` is "timm:resnet18", "torchvision:resnet18", or bare (timm). `pretrained` is "imagenet" (the library's own
-    weights, which must already lie on this machine: nothing is downloaded) or the path of a weight file of the same
-    architecture, of which everything that fits is taken. Raises StageError for a name or file that is not there.
+    `name` is "timm:resnet18", "torchvision:resnet18", or bare (timm, to which ours belong: "covid_densenet").
+    `pretrained` is "imagenet" (the library's own weights, see `teachers.imagenet`) or the path of a weight file of the
+    same architecture, of which everything that fits is taken. `size` is the side of the films, where it is known.
+    Raises StageError for a name or file that is not there, and for films that are too small for the architecture.
     """
     library, _, model = name.rpartition(":")
     if library not in ("", *LIBRARIES):
@@ -59,6 +64,8 @@ def build(name: str, classes: int, channels: int = 1, pretrained: str | Path | N
         state = read_weights(pretrained)
         bare = not any(key.startswith("body.") for key in state)
         transfer_weights({f"body.{key}": value for key, value in state.items()} if bare else state, network)
+    if size is not None:
+        require_size(network, size, name)
     return network
 
 
@@ -71,30 +78,13 @@ def head_parameters(module: nn.Module) -> set[str]:
 
 
 def _timm(model: str, classes: int, channels: int, imagenet: bool) -> Network:
-    overlay = {"file": str(_timm_file(model))} if imagenet else None
+    overlay = {"file": str(timm_weights(model))} if imagenet else None
     options: dict[str, Any] = {"in_chans": channels, "num_classes": classes}
     body = timm.create_model(model, pretrained=imagenet, pretrained_cfg_overlay=overlay, **options)
     if not imagenet:
         return Network(body, [GRAY_MEAN] * channels, [GRAY_STD] * channels)
     config = body.pretrained_cfg
     return Network(body, _fit(config["mean"], channels), _fit(config["std"], channels))
-
-
-def _timm_file(model: str) -> Path:
-    from huggingface_hub import try_to_load_from_cache
-
-    config = timm.get_pretrained_cfg(model)
-    url, repository = (config.url, config.hf_hub_id) if config is not None else (None, None)
-    checkpoints = Path(torch.hub.get_dir()) / "checkpoints"
-    name = Path(url).name if url else f"{model}.safetensors"
-    found = [path for path in (checkpoints / name, checkpoints / f"{model}.safetensors") if path.is_file()]
-    if repository:
-        cached = [try_to_load_from_cache(repository, file) for file in ("model.safetensors", "pytorch_model.bin")]
-        found += [Path(path) for path in cached if isinstance(path, str)]
-    if found:
-        return found[0]
-    source = f"https://huggingface.co/{repository}" if repository else url or "the library's pages"
-    raise _absent(model, source, checkpoints / f"{model}.safetensors")
 
 
 def _torchvision_names() -> list[str]:
@@ -109,10 +99,7 @@ def _torchvision(model: str, classes: int, channels: int, imagenet: bool) -> Net
     body = torchvision.models.get_model(model, weights=None, num_classes=classes, **options)
     mean, std = [GRAY_MEAN], [GRAY_STD]
     if imagenet:
-        best = torchvision.models.get_model_weights(model).DEFAULT
-        path = Path(torch.hub.get_dir()) / "checkpoints" / Path(best.url).name
-        if not path.is_file():
-            raise _absent(model, best.url, path)
+        path, best = torchvision_weights(model)
         transfer_weights(read_weights(path), body)
         mean, std = list(best.transforms().mean), list(best.transforms().std)
     if channels != 3:
@@ -137,13 +124,6 @@ def _fit(values: Any, channels: int) -> list[float]:
     """Per-channel statistics for `channels` inputs: as they are, or their average."""
     known = [float(value) for value in values]
     return known if len(known) == channels else [sum(known) / len(known)] * channels
-
-
-def _absent(model: str, source: str, path: Path) -> StageError:
-    return StageError(
-        f"pretrained: imagenet asks for weights of {model}, and nothing is downloaded here; fetch them from {source} "
-        f"and place them at {path}, or give pretrained the path of a file, or leave it out"
-    )
 
 
 def _nearest(name: str, known: list[str]) -> str:

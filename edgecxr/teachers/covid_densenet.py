@@ -85,8 +85,7 @@ def _create(name: str, blocks: tuple[int, ...], pretrained: bool, options: dict[
         pretrained_strict=False,
         pretrained_filter_fn=_backbone,
         feature_cfg={"flatten_sequential": True},
-        block_config=blocks,
-        **options,
+        **{"block_config": blocks, **options},
     )
     return network
 

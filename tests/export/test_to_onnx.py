@@ -69,6 +69,14 @@ def test_names_must_match_the_logits(tiny: Callable[[int], Student]) -> None:
         to_onnx(tiny(0), 32, classes=("a", "b"))
 
 
-def test_a_batch_norm_that_cannot_be_folded_is_refused() -> None:
-    with pytest.raises(StageError, match="batch norm was not folded"):
-        to_onnx(build_student("resnetv2_18", 2), 32)
+def test_a_batch_norm_before_its_convolution_becomes_a_multiplication_and_an_addition() -> None:
+    student = build_student("resnetv2_18", 2).train()
+    with torch.no_grad():
+        student(torch.rand(8, 1, 32, 32))
+    model = onnx.load_from_string(to_onnx(student, 32))
+    kinds = [node.op_type for node in model.graph.node]
+    before = sum(isinstance(part, torch.nn.BatchNorm2d) for part in student.modules())
+    assert "BatchNormalization" not in kinds
+    assert 0 < kinds.count("Mul") - 1 <= before
+    read = {name for node in model.graph.node for name in node.input}
+    assert {item.name for item in model.graph.initializer} <= read

@@ -32,11 +32,12 @@ def test_an_unknown_name_is_refused_with_the_nearest(name, message):
         build(name, 3)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "torchvision:resnet18"])
-def test_imagenet_weights_that_are_not_there_are_asked_for_by_path(name, monkeypatch, tmp_path):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(StageError, match=rf"nothing is downloaded here; fetch them from .* place them at {tmp_path}"):
-        build(name, 3, pretrained="imagenet")
+@pytest.mark.parametrize(
+    ("name", "least"), [("torchvision:alexnet", 63), ("inception_v3", 75), ("torchvision:inception_v3", 75)]
+)
+def test_films_that_are_too_small_are_refused_with_the_smallest_size(name, least):
+    with pytest.raises(StageError, match=f"{name} needs films of at least {least}×{least} pixels, .* is 32; raise it"):
+        build(name, 3, size=32)
 
 
 def test_imagenet_weights_that_are_there_answer_as_on_a_gray_rgb_image(monkeypatch, tmp_path):
