@@ -37,7 +37,7 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
         opened.claim()
     findings = [{"name": "pneumonia", "decision": "negative"}, {"name": "covid", "decision": "positive"}]
     new = NewDelivery("pacs", "sr", str(generate_uid()))
-    opened.finish(1, Outcome("ok", {"findings": findings}, identity=IDENTITY), [new])
+    opened.finish(1, Outcome("ok", {"findings": findings}, identity=IDENTITY, proof="p"), [new])
     opened.finish(2, Outcome("refused", {"reason": "no_contrast", "detail": "one flat value"}))
     opened.fail(3, "the decoder crashed")
     opened.claim()
@@ -105,6 +105,17 @@ def test_show_tells_what_is_still_to_be_delivered(queue: Run, spool: Spool) -> N
     assert "    name covid, decision positive\n" in shown
     assert "{" not in shown
     assert "\x1b" not in shown
+
+
+def test_a_result_in_doubt_says_so_and_is_screened_again_by_hand(queue: Run, spool: Spool) -> None:
+    assert "DOUBT" not in queue("list").stdout
+    assert queue("retry", 1).returncode == 1
+    spool.doubt("p", "the engine that gave it failed its next proof", lambda *record: "2.25.1")
+    assert "IN DOUBT: covid POSITIVE" in queue("list", "--state", "decided").stdout
+    assert "doubt: the engine that gave it failed its next proof\n" in queue("show", 1).stdout
+    assert json.loads(queue("show", 1, "--json").stdout)["doubt"].startswith("the engine")
+    assert queue("retry", 1).returncode == 0
+    assert (spool.get(1).state, spool.result(1)) == (State.RECEIVED, None)
 
 
 def test_a_film_of_a_watched_folder_is_called_by_its_file(queue: Run, spool: Spool) -> None:
