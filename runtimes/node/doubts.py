@@ -13,7 +13,7 @@ from typing import Any
 from edgecxr.errors import SpoolError, SpoolFull
 from edgecxr.runtimes.node.database import Database, storable
 
-__all__ = ["Doubts", "Standing", "Uid"]
+__all__ = ["Doubts", "Standing"]
 
 logger = logging.getLogger(__name__)
 

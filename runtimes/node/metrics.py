@@ -105,7 +105,7 @@ class _Node(Collector):
         )
         size = self._spool.quarantined()[1]
         yield GaugeMetricFamily("edgecxr_quarantined_bytes", "Room that quarantined images take.", value=size)
-        doubtful = self._spool.doubtful()
+        doubtful = self._spool.doubts.count()
         yield GaugeMetricFamily("edgecxr_results_in_doubt", "Given by an engine that failed then.", value=doubtful)
         yield from self._network()
         yield self._info()

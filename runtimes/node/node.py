@@ -215,7 +215,7 @@ class Node:
         aside, size = self.spool.quarantined()
         if aside:
             found.append(f"{aside} image(s) of {size / MEGABYTE:.1f} MB are quarantined: see edgecxr queue")
-        doubtful = self.spool.doubtful()
+        doubtful = self.spool.doubts.count()
         if doubtful:
             found.append(f"{doubtful} result(s) are in doubt, because their engine failed its next proof: screen again")
         if clock.synchronised() is False and not self.config.health.clock_by_hand:

@@ -25,7 +25,7 @@ from edgecxr.runtimes.node.config import SpoolLimits
 from edgecxr.runtimes.node.copies import digest_uid, same_image
 from edgecxr.runtimes.node.database import Database, sync_folder
 from edgecxr.runtimes.node.deliveries import Deliveries, Delivery, NewDelivery
-from edgecxr.runtimes.node.doubts import Doubts, Uid
+from edgecxr.runtimes.node.doubts import Doubts
 from edgecxr.runtimes.node.images import Arrival, Image, Images, Outcome, Receipt, Result, Row, State
 from edgecxr.runtimes.node.listing import Selection, listed
 from edgecxr.runtimes.node.parts import MEGABYTE, Part, Parts, disk_error, free_bytes
@@ -72,7 +72,7 @@ class Spool:
         self._images = Images(self._database)
         self._deliveries = Deliveries(self._database)
         self._commitments = Commitments(self._database)
-        self._doubts = Doubts(self._database)
+        self.doubts = Doubts(self._database)
         self._parts = Parts(incoming, limits.max_object_mb * MEGABYTE, limits.refuse_below_mb * MEGABYTE)
         self._durable: set[Path] = set()  # folders whose own name is known to be on the disk
         self._durable_lock = threading.Lock()
@@ -133,7 +133,7 @@ class Spool:
 
     def retry(self, image: int) -> None:
         """By hand: quarantined, refused or in doubt → received, afresh; its result and deliveries are dropped."""
-        if not self._stored(self._images.get(image)):
+        if not self.path(self._images.get(image)).exists():
             raise SpoolError(f"the file of image {image} is gone from the spool; it cannot be screened again")
         self._images.retry(image, ready=self._move)
 
@@ -178,14 +178,6 @@ class Spool:
     def quarantined(self) -> tuple[int, int]:
         """How many images are in quarantine, and their bytes."""
         return set_aside(self._database)
-
-    def doubt(self, proof: str, told: str, uid: Uid) -> int:
-        """Mark every result whose engine had passed this proof last (see `doubts`); how many there are."""
-        return self._doubts.mark(proof, told, uid)
-
-    def doubtful(self) -> int:
-        """Results in doubt."""
-        return self._doubts.count()
 
     def free_bytes(self) -> int:
         """Room on the disk."""
@@ -242,7 +234,7 @@ class Spool:
 
     def is_durable(self, sop_class: str, sop_instance: str) -> bool:
         """Whether an instance of this class is indexed and its bytes are here."""
-        return any(image.sop_class == sop_class and self._stored(image) for image in self.find(sop_instance))
+        return any(image.sop_class == sop_class and self.path(image).exists() for image in self.find(sop_instance))
 
     def expire(self, now: float) -> int:
         """Forget delivered images older than keep_days, and the oldest while less than tidy_below_mb is free."""
@@ -276,8 +268,7 @@ class Spool:
 
     def _same(self, path: Path, arrival: Arrival, image: Image) -> bool:
         """Whether an arrival is a copy of an image, whoever sent it."""
-        from_data_set = bool(arrival.syntax) and arrival.syntax == image.syntax
-        return same_image(path, self.path(image), from_data_set=from_data_set)
+        return same_image(path, self.path(image), from_data_set=bool(arrival.syntax) and arrival.syntax == image.syntax)
 
     def _rename(self, path: Path, place: Path) -> None:
         try:
@@ -300,9 +291,6 @@ class Spool:
         """Where the file belongs, and where it is if a crash came before it was moved."""
         film, aside = self._films / image.file[:2] / image.file, self._quarantine / image.file
         return (aside, film) if image.state is State.QUARANTINED else (film, aside)
-
-    def _stored(self, image: Image) -> bool:
-        return self.path(image).exists()
 
     def _move(self, image: Image) -> None:
         here, there = self._places(image)

@@ -43,7 +43,7 @@ class Worker(threading.Thread):
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._faults = 0  # in a row
-        self._standing = Standing(name, lambda proof, told: shared.spool.doubt(proof, told, object_uid))
+        self._standing = Standing(name, lambda proof, told: shared.spool.doubts.mark(proof, told, object_uid))
 
     def current(self) -> WorkerState:
         """How it fares."""

@@ -50,7 +50,7 @@ def status_of(node: NodeView) -> Status:
         waiting_s=spool.waiting_s(),
         outstanding=spool.outstanding(),
         quarantined_bytes=spool.quarantined()[1],
-        doubtful=spool.doubtful(),
+        doubtful=spool.doubts.count(),
         free_bytes=spool.free_bytes(),
         engine=health.engine,
         precision=health.precision,

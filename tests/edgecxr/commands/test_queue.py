@@ -110,7 +110,7 @@ def test_show_tells_what_is_still_to_be_delivered(queue: Run, spool: Spool) -> N
 def test_a_result_in_doubt_says_so_and_is_screened_again_by_hand(queue: Run, spool: Spool) -> None:
     assert "DOUBT" not in queue("list").stdout
     assert queue("retry", 1).returncode == 1
-    spool.doubt("p", "the engine that gave it failed its next proof", lambda *record: "2.25.1")
+    spool.doubts.mark("p", "the engine that gave it failed its next proof", lambda *record: "2.25.1")
     assert "IN DOUBT: covid POSITIVE" in queue("list", "--state", "decided").stdout
     assert "doubt: the engine that gave it failed its next proof\n" in queue("show", 1).stdout
     assert json.loads(queue("show", 1, "--json").stdout)["doubt"].startswith("the engine")

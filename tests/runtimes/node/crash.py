@@ -195,7 +195,7 @@ def wrong_at_the_end(spool: Spool, said: Said) -> list[str]:
     found = wrong(spool, said)
     rows = spool.listing(limit=100_000)
     found += [f"image {image.id} is {image.state.value} without a result" for image, result in rows if result is None]
-    contents = [(image.sop_instance, spool.path(image).read_bytes()) for image, _ in rows if spool._stored(image)]
+    contents = [(image.sop_instance, spool.path(image).read_bytes()) for image, _ in rows if spool.path(image).exists()]
     if len(set(contents)) != len(contents):
         found.append(f"{len(contents) - len(set(contents))} images are there twice")
     files = {path.name for path in spool.folder.glob("films/*/*")} | {

@@ -39,12 +39,12 @@ def doubt_of(spool: Spool, image: int) -> str:
 
 def test_what_rests_on_the_proof_and_nothing_else_is_marked(spool: Spool) -> None:
     images = [decide(spool, f"1.2.{number}", proof) for number, proof in enumerate(["a", "b", "b", ""])]
-    assert spool.doubtful() == 0
-    assert spool.doubt("b", TOLD, renamed) == 2
+    assert spool.doubts.count() == 0
+    assert spool.doubts.mark("b", TOLD, renamed) == 2
     assert [doubt_of(spool, image) for image in images] == ["", TOLD, TOLD, ""]
     assert [result.doubt for _, result in spool.listing() if result is not None] == ["", TOLD, TOLD, ""]
-    assert spool.doubtful() == 2
-    assert spool.doubt("b", "another reason", renamed) == 0
+    assert spool.doubts.count() == 2
+    assert spool.doubts.mark("b", "another reason", renamed) == 0
     assert doubt_of(spool, images[1]) == TOLD
 
 
@@ -52,7 +52,7 @@ def test_what_is_not_delivered_becomes_another_object(spool: Spool) -> None:
     sent, waiting = NewDelivery("pacs", "sr", "2.25.1"), NewDelivery("pacs", "capture", "2.25.2")
     image = decide(spool, "1.2.3", "a", sent, waiting)
     spool.sent(next(one.id for one, _ in spool.deliveries(image) if one.kind == "sr"))
-    spool.doubt("a", TOLD, renamed)
+    spool.doubts.mark("a", TOLD, renamed)
     assert {one.kind: one.sop_instance for one, _ in spool.deliveries(image)} == {
         "sr": "2.25.1",
         "capture": f"1.2.3.capture.{len(TOLD)}",
@@ -64,12 +64,12 @@ def test_by_hand_it_is_screened_again(spool: Spool) -> None:
     image = decide(spool, "1.2.3", "a")
     with pytest.raises(SpoolError, match="is delivered and cannot become received"):
         spool.retry(image)
-    spool.doubt("a", TOLD, renamed)
+    spool.doubts.mark("a", TOLD, renamed)
     spool.retry(image)
-    assert (spool.get(image).state, spool.result(image), spool.doubtful()) == (State.RECEIVED, None, 0)
+    assert (spool.get(image).state, spool.result(image), spool.doubts.count()) == (State.RECEIVED, None, 0)
     spool.finish(claimed(spool).id, OK)
     undelivered = decide(spool, "1.2.4", "a", NewDelivery("pacs", "sr", "2.25.1"))
-    spool.doubt("a", TOLD, renamed)
+    spool.doubts.mark("a", TOLD, renamed)
     spool.retry(undelivered)
     assert spool.deliveries(undelivered) == []
 
@@ -90,7 +90,7 @@ def test_a_spool_of_the_first_schema_opens(folder: Path) -> None:
         spool = Spool(folder, LIMITS)
         result = spool.result(1)
         assert result is not None
-        assert (result.status, result.decided, result.doubt, spool.doubtful()) == ("ok", 6.0, "", 0)
+        assert (result.status, result.decided, result.doubt, spool.doubts.count()) == ("ok", 6.0, "", 0)
         spool.finish(_screening(spool), OK)
         spool.close()
     connection = sqlite3.connect(folder / "node.db")

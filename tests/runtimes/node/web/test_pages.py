@@ -181,7 +181,7 @@ def test_a_film_that_was_not_read_has_its_reason_instead_of_a_picture(full: Any)
 
 def test_a_result_in_doubt_is_marked_and_can_be_had_again(full: Any) -> None:
     told = "the engine that gave it failed its next proof: logits differ"
-    assert full.clinic.spool.doubt("proof", told, lambda *record: "2.25.1") >= 2
+    assert full.clinic.spool.doubts.mark("proof", told, lambda *record: "2.25.1") >= 2
     assert full.client.get("/").text.count(">in doubt<") >= 2
     page = full.client.get("/results/1").text
     assert f"This result is in doubt: {told}" in page
