@@ -1,5 +1,6 @@
 """The screener: films in, decisions or refusals out, in order, whatever lies between them."""
 
+import csv
 import itertools
 import json
 import logging
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from edgecxr import kernels
 from edgecxr.bundle import Bundle
@@ -21,9 +23,10 @@ from edgecxr.errors import BundleError, EngineError, RefusalReason
 from edgecxr.export.pack import verify
 from edgecxr.phantom import FINDINGS, chest, other, write_dicom
 from edgecxr.radiograph import Radiograph
-from edgecxr.read import find_files
+from edgecxr.read import find_files, read_radiograph
 from edgecxr.runtimes.screener import Screener
 from edgecxr.scores import probabilities
+from edgecxr.spec import ReadingSpec
 
 
 @pytest.fixture(scope="module")
@@ -227,3 +230,44 @@ def test_what_is_not_a_bundle_does_not_open(tmp_path: Path) -> None:
 def test_a_negative_number_of_workers_is_refused(screener: Screener, folder: Path) -> None:
     with pytest.raises(ValueError, match="workers is -1; wanted 0"):
         screener.screen_folder(folder, workers=-1)
+
+
+def test_a_film_is_read_as_the_bundle_declares_and_the_result_says_so(tiny_build: Any, tmp_path: Path) -> None:
+    film = write_dicom(chest(3, "covid", size=256), tmp_path / "film.dcm", syntax="jpeg2000")
+    results = {}
+    for how in ("full", "reduced"):
+        model = tiny_build.spec.model_copy(update={"reading": ReadingSpec(jpeg2000=how)})
+        with Screener(tiny_build.write(tmp_path / f"{how}.cxr", model=model), threads=1) as opened:
+            results[how] = opened.screen(film).to_json()
+            assert next(opened.screen_folder([film])).to_json()["findings"] == results[how]["findings"]
+    told = "JPEG 2000 was decoded at 1/2 of its resolution, as the model declares: 128 x 128 of 256 x 256 pixels"
+    assert (results["full"]["notes"], results["reduced"]["notes"]) == ([], [told])
+    assert results["full"]["status"] == results["reduced"]["status"] == "ok"
+    for one, less in zip(results["full"]["findings"], results["reduced"]["findings"], strict=True):
+        assert one["decision"] == less["decision"]
+        assert 0 < abs(one["probability"] - less["probability"]) < 0.1
+
+
+def grown(film: Radiograph) -> Radiograph:
+    """The film with four times the pixels along each side, 12 bits and the grain of a detector."""
+    image = Image.fromarray(film.pixels.astype(np.float32) * (16 if film.bits_stored == 8 else 1))
+    large = np.asarray(image.resize((4 * image.width, 4 * image.height), Image.Resampling.BICUBIC))
+    grain = np.random.default_rng(0).standard_normal(large.shape, dtype=np.float32) * 16
+    return replace(film, pixels=np.clip(large + grain, 0, 4095).astype(np.uint16), bits_stored=12)
+
+
+@pytest.mark.shared_data
+def test_real_films_are_decided_alike_from_a_quarter_of_their_resolution(shared_films: Path, tmp_path: Path) -> None:
+    with open(shared_films / "labels.csv", newline="") as table:
+        rows = [row for row in csv.DictReader(table) if row["fold"] == "4"]
+    chosen = [row["file"] for label in FINDINGS for row in [row for row in rows if row["label"] == label][:2]]
+    with Screener(threads=1) as opened:
+        for name in chosen:
+            film = write_dicom(grown(read_radiograph(shared_films / name)), tmp_path / "film.dcm", syntax="jpeg2000")
+            coarse = read_radiograph(film, reduced_for=opened.bundle.spec.preprocess)
+            assert "decoded at 1/4 of its resolution" in coarse.notes[0]
+            full, reduced = opened.screen(read_radiograph(film)), opened.screen(coarse)
+            assert (full.status, full.reason) == (reduced.status, reduced.reason)
+            for one, less in zip(full.findings, reduced.findings, strict=True):
+                assert one.decision == less.decision
+                assert abs(one.probability - less.probability) < 0.05

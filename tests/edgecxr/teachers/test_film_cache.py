@@ -4,9 +4,9 @@ import pytest
 from edgecxr.dataset import HeadColumns, load_dataset
 from edgecxr.errors import DatasetError, StageError
 from edgecxr.kernels import preprocess
-from edgecxr.phantom import write_dataset
+from edgecxr.phantom import chest, write_dataset, write_dicom
 from edgecxr.read import read_radiograph
-from edgecxr.spec import Head, PreprocessSpec
+from edgecxr.spec import IN_FULL, Head, PreprocessSpec, ReadingSpec
 from edgecxr.teachers.film_cache import build_film_cache, film_batch
 
 pytestmark = pytest.mark.train
@@ -39,6 +39,17 @@ def test_it_is_made_once_per_specification(dataset, tmp_path):
     build_film_cache(dataset, SPEC, tmp_path, progress=lambda *shown: pytest.fail("made again"))
     build_film_cache(dataset, PreprocessSpec(size=32), tmp_path)
     assert len(list(tmp_path.glob("*.npy"))) == 2
+
+
+def test_jpeg_2000_is_read_as_the_model_will_read_it(tmp_path):
+    folder = write_dataset(tmp_path / "films", 5, 0)
+    first = load_dataset(folder, heads=[HEAD]).films[0].path
+    first.write_bytes(write_dicom(chest(1, size=256), tmp_path / "film", syntax="jpeg2000").read_bytes())
+    dataset, reading = load_dataset(folder, heads=[HEAD]), ReadingSpec(jpeg2000="reduced")
+    full, coarse = (build_film_cache(dataset, SPEC, tmp_path / "cache", reading=each) for each in (IN_FULL, reading))
+    np.testing.assert_array_equal(coarse.images[0], film_batch([read_radiograph(first, reduced_for=SPEC)], SPEC)[0])
+    assert 0 < np.abs(coarse.images[0] - full.images[0]).max() < 0.1
+    np.testing.assert_array_equal(coarse.images[1:], full.images[1:])
 
 
 def test_a_selection_finds_its_rows(dataset, tmp_path):
