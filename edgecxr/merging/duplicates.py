@@ -23,7 +23,7 @@ from edgecxr.spec import PreprocessSpec
 __all__ = ["CORRELATION", "HAMMING", "Pair", "find_duplicates", "thumbnails"]
 
 SPEC = PreprocessSpec(size=64, aspect="stretch")
-HAMMING = 10  # bits of 64 in which two hashes of one film may differ
+HAMMING = 8  # bits of 64 in which two hashes of one film may differ
 CORRELATION = 0.8  # of the details of one film, at least
 BLUR = 2.0  # pixels of 64: what is finer is detail
 ROWS = 2048  # films that are compared with all others at once
