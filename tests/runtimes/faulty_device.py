@@ -4,7 +4,6 @@
 "screening". The kernel is any bytes, which the stub takes. Prints what came of it as one JSON object.
 """
 
-import ctypes
 import json
 import os
 import sys
@@ -26,8 +25,8 @@ from edgecxr.runtimes.tensorrt_api import Progress
 FAMILY = "stub-gpu"
 
 
-class InHostMemory(GpuGraph):
-    """The bundle's network in ONNX Runtime, from and to addresses "on the device"."""
+class OnHost(GpuGraph):
+    """The bundle's network in ONNX Runtime, between a download and an upload: a GPU's part without TensorRT."""
 
     library = "stub"
     capturing = False
@@ -43,18 +42,21 @@ class InHostMemory(GpuGraph):
         return ordered({port.name: port for port in ports}, self.library)
 
     def _bind(self, buffers: dict[str, Buffer]) -> None:
-        self._addresses = {name: buffer.address for name, buffer in buffers.items()}
+        self._named = buffers
 
     def _enqueue(self) -> None:
-        image = np.empty(self._ports[0].shape, np.float32)
-        ctypes.memmove(image.ctypes.data, self._addresses["image"], image.nbytes)
-        for name, values in zip(OUTPUTS, self._session.run(list(OUTPUTS), {"image": image}), strict=True):
-            ctypes.memmove(self._addresses[name], np.ascontiguousarray(values).ctypes.data, values.nbytes)
+        image = self._named["image"]
+        image.download()
+        self.device.stream.synchronize()
+        shown = image.array(self._ports[0].shape, np.float32).copy()
+        for name, values in zip(OUTPUTS, self._session.run(list(OUTPUTS), {"image": shown}), strict=True):
+            self._named[name].array(values.shape, np.float32)[...] = values
+            self._named[name].upload()
 
 
 class StubEngine(GpuEngine):
     family = FAMILY
-    graph = InHostMemory
+    graph = OnHost
 
 
 def main(path: str, when: str, fail: str) -> None:

@@ -5,13 +5,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from faulty_device import StubEngine
 
 from edgecxr import kernels
 from edgecxr.bundle import Bundle
 from edgecxr.errors import EngineError
 from edgecxr.phantom import chest
+from edgecxr.runtimes import lending
+from edgecxr.runtimes.compiler import Candidate
 from edgecxr.runtimes.cuda import Buffer, DeviceFault
 from edgecxr.runtimes.gpu import GpuEngine, GpuGraph, Port, ordered
+from edgecxr.runtimes.screener import Screener
 from edgecxr.spec import PreprocessSpec
 
 SIZE = 64
@@ -130,3 +134,25 @@ def test_an_engine_that_does_not_reproduce_the_golden_set_does_not_open(tiny_bun
     pytest.importorskip("pycuda", reason="pip install edgecxr[nvidia] for this test")
     with pytest.raises(EngineError, match="zeros-gpu fp32 does not reproduce the golden set"):
         ZerosEngine.open(Bundle.open(tiny_bundle), "fp32")
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_it_takes_over_borrows_thresholds_and_decides_as_the_cpu_does(
+    tiny_bundle: Path, tiny_build: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole path but TensorRT: ONNX Runtime infers on the host what the kernel left on the device."""
+    pytest.importorskip("pycuda", reason="pip install edgecxr[nvidia] for this test")
+    monkeypatch.setattr(lending, "WATCHED", 2)
+    candidate = Candidate(StubEngine, "fp32", lambda _: StubEngine.open(Bundle.open(tiny_bundle), "fp32"))
+    with (
+        Screener(tiny_bundle, "openvino", "fp32") as alone,
+        Screener(tiny_bundle, precision="fp32", successors=lambda _: [candidate]) as screener,
+    ):
+        assert screener.wait(300)
+        assert [str(attempt) for attempt in screener.successors()] == ["stub fp32: serving"]
+        engines = set()
+        for film in tiny_build.films[6:30]:
+            result, wanted = screener.screen(film), alone.screen(film)
+            engines.add((result.engine, result.kernel == "cuda"))
+            assert [item.decision for item in result.findings] == [item.decision for item in wanted.findings]
+        assert engines == {("stub-gpu", True), ("openvino-cpu", False)}
