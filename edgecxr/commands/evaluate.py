@@ -96,6 +96,8 @@ def _test_folds(model: Evaluated, dataset: "Dataset") -> list[int]:
     if test:
         told = ", ".join(map(str, test))
         note(f"the bundle was built on this data: evaluating on fold {told}, which its recipe kept for testing")
+    elif model.manifest is None:
+        note("warning: a teacher does not say which folds it learned from; name one that it has not seen with --folds")
     return test
 
 

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -52,11 +52,11 @@ class Evaluated(ABC):
     digest: str
     heads: "tuple[HeadColumns, ...]"
     provenance: Mapping[str, Any]
-    manifest: "Manifest | None" = None
+    manifest: "Manifest | None" = None  # None for a teacher
 
     @abstractmethod
-    def running(self) -> "Any":
-        """A context manager that gives the `Running` model."""
+    def running(self) -> AbstractContextManager[Running]:
+        """The model, open."""
 
 
 class EvaluatedBundle(Evaluated):

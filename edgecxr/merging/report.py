@@ -72,7 +72,8 @@ class MergeReport:
 
     def text(self) -> str:
         """The report for a person."""
-        lines = [f"{self.folder}: {self.films} films of {self.patients} patients ({self.people} without shared films)"]
+        joined = f", who are {self.people} people by the films they share" if self.people != self.patients else ""
+        lines = [f"{self.folder}: {self.films} films of {self.patients} patients{joined}"]
         lines += [line for source in self.sources for line in _source_lines(source)]
         width = max(map(len, self.folds))
         lines.append(f"{'fold':>{width}}  " + " ".join(f"{fold:>6}" for fold in range(len(self.folds["films"]))))

@@ -82,6 +82,7 @@ def test_duplicates_that_are_kept_share_a_fold_with_their_person(sets):
         report = merge(read_sources(mapping), sets / f"out{seed}")
         assert report.films == 16
         assert report.people == report.patients - 2  # p0 is also the one of again.jpg and of wrong.jpg
+        assert f"16 films of {report.patients} patients, who are {report.people} people by" in report.text()
         rows = rows_of(sets / f"out{seed}")
         same = ("hospital/films/0.png", "hospital/films/1.png", "web/Corona/again.jpg", "web/Corona/wrong.jpg")
         assert len({rows[f"films/{name}"]["fold"] for name in same}) == 1
