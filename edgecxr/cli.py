@@ -13,6 +13,7 @@ from edgecxr.commands.doctor import doctor
 from edgecxr.commands.evaluate import evaluate
 from edgecxr.commands.inspection import inspect
 from edgecxr.commands.install import install, rollback
+from edgecxr.commands.merge import merge
 from edgecxr.commands.queue import queue
 from edgecxr.commands.screen import screen
 from edgecxr.commands.send import send
@@ -32,8 +33,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for verb in (build, inspect, verify, screen, evaluate, doctor, demo, keygen, sign, install, rollback, send, serve):
+for verb in (build, merge, inspect, verify, screen, evaluate, doctor, demo):
     app.command()(guarded(verb))
+for service in (keygen, sign, install, rollback, send, serve):
+    app.command()(guarded(service))
 app.command("compile")(guarded(compile_engines))
 app.add_typer(queue)
 
