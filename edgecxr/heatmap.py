@@ -15,7 +15,8 @@ from edgecxr.errors import EngineError
 from edgecxr.scores import columns
 from edgecxr.spec import Box, Head
 
-__all__ = ["Fidelity", "colour_map", "colour_overlay", "display_gray", "evidence", "fidelity", "relevance", "upsample"]
+__all__ = ["Fidelity", "colour_map", "colour_overlay", "display_gray", "evidence", "fidelity", "relevance"]
+__all__ += ["signed_overlay", "upsample"]
 
 FULL = 2.2  # log-odds above the threshold at which a cell has full colour at the least: ninefold odds
 OPACITY = 0.6  # of full colour
@@ -82,11 +83,21 @@ def colour_overlay(gray: NDArray[np.uint8], strength: NDArray[np.floating]) -> N
     return np.asarray((1 - alpha) * gray[..., None] + alpha * colours + 0.5, np.uint8)
 
 
-def colour_map() -> NDArray[np.float64]:
-    """(256, 3) in 0 … 255: matplotlib's inferno, perceptually uniform, readable without colour vision."""
+def signed_overlay(gray: NDArray[np.uint8], strength: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8: film `gray` (H, W) under `strength` in [-1, 1]; red speaks for, blue against, 0 leaves it."""
+    if gray.shape != strength.shape or gray.dtype != np.uint8:
+        raise ValueError(f"film {gray.shape} {gray.dtype} and map {strength.shape}: want the same (H, W), film uint8")
+    level = np.clip(strength, -1, 1)
+    colours = colour_map("bwr")[((level + 1) * 127.5).astype(np.intp)]
+    alpha = OPACITY * np.abs(level)[..., None]
+    return np.asarray((1 - alpha) * gray[..., None] + alpha * colours + 0.5, np.uint8)
+
+
+def colour_map(name: str = "inferno") -> NDArray[np.float64]:
+    """(256, 3) in 0 … 255: matplotlib's inferno, perceptually uniform, readable without colour vision, or another."""
     from matplotlib import colormaps
 
-    return np.asarray(colormaps["inferno"](np.arange(256)))[:, :3] * 255
+    return np.asarray(colormaps[name](np.arange(256)))[:, :3] * 255
 
 
 @dataclass(frozen=True)
