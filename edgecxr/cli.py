@@ -11,6 +11,7 @@ from edgecxr.commands.compile import compile_engines
 from edgecxr.commands.demo import demo
 from edgecxr.commands.doctor import doctor
 from edgecxr.commands.evaluate import evaluate
+from edgecxr.commands.explain import explain
 from edgecxr.commands.inspection import inspect
 from edgecxr.commands.install import install, rollback
 from edgecxr.commands.merge import merge
@@ -33,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for verb in (build, merge, inspect, verify, screen, evaluate, doctor, demo):
+for verb in (build, merge, inspect, verify, screen, evaluate, explain, doctor, demo):
     app.command()(guarded(verb))
 for service in (keygen, sign, install, rollback, send, serve):
     app.command()(guarded(service))
