@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from edgecxr.errors import EngineError
-from edgecxr.heatmap import colour_overlay, display_gray, evidence, fidelity, relevance, upsample
+from edgecxr.heatmap import colour_overlay, display_gray, evidence, fidelity, relevance, signed_overlay, upsample
 from edgecxr.scores import probabilities
 from edgecxr.spec import Box, Head, PreprocessSpec
 
@@ -133,3 +133,13 @@ def test_maps_that_do_not_fit_are_refused() -> None:
         fidelity(np.zeros((1, 1, 7, 7)), np.zeros((1, 1, 6, 7)))
     with pytest.raises(ValueError, match=r"want the same \(H, W\), film uint8"):
         colour_overlay(np.zeros((4, 4), np.uint8), np.zeros((4, 5)))
+
+
+def test_signed_overlay_is_red_for_blue_against_and_the_film_where_nothing_is() -> None:
+    gray = np.full((1, 3), 100, np.uint8)
+    against, nothing, speaks = signed_overlay(gray, np.array([[-1.0, 0.0, 1.0]]))[0].astype(int)
+    assert nothing.tolist() == [100, 100, 100]
+    assert against[2] > against[0] + 100
+    assert speaks[0] > speaks[2] + 100
+    with pytest.raises(ValueError, match="want the same"):
+        signed_overlay(gray, np.zeros((3, 1)))

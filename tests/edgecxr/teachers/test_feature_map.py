@@ -43,7 +43,7 @@ def test_means_of_class_activation_maps_are_the_logits_and_grad_cam_is_their_sha
         logits = opened.body(torch.from_numpy(IMAGE))[0].numpy()
     np.testing.assert_allclose(maps.mean(axis=(1, 2)), logits, rtol=1e-3, atol=1e-4)
     grad = found.grad_cam(IMAGE, lambda scores: scores[:, 2])
-    plain = maps[2] - float(opened.body.fc.bias[2])  # with a pooled linear head Grad-CAM is the map, scaled
+    plain = maps[2] - opened.body.fc.bias[2].item()  # with a pooled linear head Grad-CAM is the map, scaled
     np.testing.assert_allclose(grad, np.maximum(plain, 0) / plain.size, rtol=1e-3, atol=1e-4)
 
 
