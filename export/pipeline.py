@@ -20,6 +20,7 @@ from edgecxr.export.finetuning import make_qat
 from edgecxr.export.fusion import fuse_members
 from edgecxr.export.judgement import Verdict, judge_precision, judge_student, score_ensemble
 from edgecxr.export.members import check_files
+from edgecxr.export.networks import check_networks
 from edgecxr.export.outputs import Artefact
 from edgecxr.export.pack import pack, verify
 from edgecxr.export.precisions import make_fp16, make_int8
@@ -103,6 +104,7 @@ class Build:
         self.tell(self.recipe.data.told)
         workshop = Workshop(self.folder, lambda outcome: self.tell(str(outcome)))
         films = gather_films(self.recipe, workshop)
+        check_networks(self.recipe)
         bench = Bench(self.recipe, workshop, films, self.source.parent, self._watch)
         fused = fuse_members(bench)
         draw_curves(bench)

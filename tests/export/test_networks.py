@@ -1,0 +1,63 @@
+"""Networks of a recipe that cannot be built are said before anything is trained."""
+
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.train
+pytest.importorskip("torch")
+
+from edgecxr.errors import StageError  # noqa: E402
+from edgecxr.export.networks import check_networks  # noqa: E402
+from edgecxr.export.recipe import load_recipe  # noqa: E402
+
+RECIPE = """\
+name: tiny
+version: "1"
+data: {folds: {train: [0, 1, 2], validate: [3], test: [4]}, phantom: {films_per_finding: 20}}
+heads:
+  - head: {name: diagnosis, kind: softmax, classes: [normal, covid], reference: normal}
+    column: label
+preprocess: {size: 32}
+teachers:
+  - {name: a, architecture: test_resnet}
+  - {name: b, architecture: "torchvision:squeezenet1_1", preprocess: {size: 40}}
+student: {architecture: test_resnet}
+card: {intended_use: tests, limits: all, data: none}
+"""
+
+
+def check(folder: Path, old: str = "", new: str = "") -> None:
+    assert old in RECIPE
+    (folder / "x.yaml").write_text(RECIPE.replace(old, new) if old else RECIPE)
+    check_networks(load_recipe(folder / "x.yaml"))
+
+
+def test_networks_that_can_be_built_pass(tmp_path: Path) -> None:
+    check(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("{name: a, architecture: test_resnet}", "{name: a, architecture: resnet19}", "no architecture 'resnet19'"),
+        ('"torchvision:squeezenet1_1"', '"torchvision:alexnet"', "alexnet needs films of at least 63×63 pixels, .* 40"),
+        (
+            "student: {architecture: test_resnet}",
+            "student: {architecture: inception_v3}",
+            "at least 75×75 pixels, .* 32",
+        ),
+        (
+            "{name: a, architecture: test_resnet}",
+            "{name: a, architecture: resnet18, pretrained: imagenet}",
+            "HF_HUB_OFF",
+        ),
+    ],
+)
+def test_what_cannot_be_built_is_one_sentence(
+    old: str, new: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(StageError, match=message):
+        check(tmp_path, old, new)
