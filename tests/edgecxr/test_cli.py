@@ -18,7 +18,7 @@ from edgecxr.phantom import FINDINGS, chest, write_dicom
 from edgecxr.runtimes.screening import Screening
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-VERBS = ("build", "inspect", "verify", "screen", "evaluate", "doctor", "demo")
+VERBS = ("build", "inspect", "verify", "screen", "evaluate", "explain", "doctor", "demo")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
 
 
