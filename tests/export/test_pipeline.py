@@ -1,6 +1,7 @@
 """A whole build on drawn films: every kind of stage once, and what is cached when the recipe changes."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -121,7 +122,7 @@ def test_the_bundle_says_where_it_comes_from(first: tuple[Built, list[str]]) -> 
     assert origin["student"] == "resnet10t"
     assert sum(origin["films"].values()) == 120
     assert "Research software" in bundle.card()
-    assert "120" not in bundle.card()
+    assert not re.search(r"(?<![.\d])120(?!\d)", bundle.card())  # the films of the build; 0.120 may be a limit
 
 
 def test_the_evaluation_has_every_model_on_every_engine(first: tuple[Built, list[str]]) -> None:
