@@ -78,7 +78,7 @@ class PhantomFilms(Sparse):
     films_per_finding: Annotated[int, Field(ge=10, le=5000)] = 60
     size: Annotated[int, Field(ge=64, le=2048)] = 256
     seed: int = 0
-    columns: tuple[str, ...] = ()  # of 0 and 1, beside the label: true where one is named like a finding, else by chance
+    columns: tuple[str, ...] = ()  # of 0 and 1, beside the label: `write_dataset`
 
 
 class Data(Strict):
