@@ -8,7 +8,7 @@ import io
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -193,11 +193,21 @@ class Database:
         with self._changed:
             return self._change
 
-    def wait(self, after: int, timeout_s: float) -> int:
-        """`change()`, as soon as it is greater than `after`, or when the time is over or the database closed."""
+    def wait(self, after: int, timeout_s: float, until: Callable[[], bool] | None = None) -> int:
+        """`change()`, as soon as it is greater than `after`, or when the time is over or the database closed.
+
+        Also when `until` holds, which is looked at after every `nudge`.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._change > after or self._closed, timeout_s)
+            self._changed.wait_for(
+                lambda: self._change > after or self._closed or (until is not None and until()), timeout_s
+            )
             return self._change
+
+    def nudge(self) -> None:
+        """Let everyone who waits look again, though nothing has changed here."""
+        with self._changed:
+            self._changed.notify_all()
 
     def _moved(self) -> None:
         with self._changed:

@@ -165,14 +165,15 @@ class Images:
             )
             return cursor.lastrowid
 
-    def claim(self) -> Image | None:
+    def claim(self, only: str = "", but: Sequence[str] = ()) -> Image | None:
         """The next image that waits, now in screening: the most urgent, and at every `TURN`-th claim the oldest."""
         if not self.waiting():  # most often asked of an empty queue, which then needs no writer's lock
             return None
         with self._database.write(durable=False) as connection:  # a power cut that undoes it: the image still waits
             order = "id" if self._claims % TURN == TURN - 1 else "priority DESC, id"
-            query = f"SELECT id FROM images WHERE state = 'received' ORDER BY {order} LIMIT 1"
-            row = connection.execute(query).fetchone()
+            which = "file = ?" if only else f"file NOT IN ({', '.join('?' * len(but))})"
+            query = f"SELECT id FROM images WHERE state = 'received' AND {which} ORDER BY {order} LIMIT 1"
+            row = connection.execute(query, (only,) if only else but).fetchone()
             if row is None:
                 return None
             self._claims += 1

@@ -10,22 +10,22 @@ Order of an acknowledgement: write → fsync → rename → fsync of the folder 
 → commit of the row → return.
 """
 
-import contextlib
 import os
-import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from edgecxr.errors import EdgeCxrError, SpoolError, SpoolFull
+from edgecxr.runtimes.node.coming import Coming
 from edgecxr.runtimes.node.commitments import Commitment, CommitmentRequest, Commitments
 from edgecxr.runtimes.node.config import SpoolLimits
 from edgecxr.runtimes.node.copies import digest_uid, same_image
 from edgecxr.runtimes.node.database import Database, sync_folder
 from edgecxr.runtimes.node.deliveries import Deliveries, Delivery, NewDelivery
 from edgecxr.runtimes.node.doubts import Doubts
+from edgecxr.runtimes.node.films import Films
 from edgecxr.runtimes.node.images import Arrival, Image, Images, Outcome, Receipt, Result, Row, State
 from edgecxr.runtimes.node.listing import Selection, listed
 from edgecxr.runtimes.node.parts import MEGABYTE, Part, Parts, disk_error, free_bytes
@@ -58,11 +58,11 @@ class Spool:
         """Open, or create. Raises SpoolError where it is of a newer version or cannot be used."""
         self.folder = Path(folder)
         self.limits = limits
-        self._films, self._quarantine = self.folder / "films", self.folder / "quarantine"
+        self._films = Films(self.folder)
         incoming = self.folder / "incoming"
         new = [place for place in (self.folder, *self.folder.parents) if not place.exists()]
         try:
-            for place in (self.folder, incoming, self._films, self._quarantine):
+            for place in (self.folder, incoming, self._films.folder, self._films.quarantine):
                 place.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._database = Database(self.folder / "node.db")
             for place in (self.folder, *(place.parent for place in new)):
@@ -74,8 +74,7 @@ class Spool:
         self._commitments = Commitments(self._database)
         self.doubts = Doubts(self._database)
         self._parts = Parts(incoming, limits.max_object_mb * MEGABYTE, limits.refuse_below_mb * MEGABYTE)
-        self._durable: set[Path] = set()  # folders whose own name is known to be on the disk
-        self._durable_lock = threading.Lock()
+        self.coming = Coming(self._database.nudge)  # what is being committed
         self._lock: int | None = None
         self._clock, self._first = Clock(), self._images.last()
 
@@ -83,7 +82,8 @@ class Spool:
         """Take the spool for this node, and mend what a crash left. Raises SpoolError where another node has it."""
         if self._lock is None:
             self._lock = lock_exclusively(self.folder / "lock")
-        return mend(self._database, self._parts.folder, self._films, self._quarantine)
+        self._films.prepare()
+        return mend(self._database, self._parts.folder, self._films.folder, self._films.quarantine)
 
     def close(self) -> None:
         """Close the index and give the lock back."""
@@ -112,9 +112,12 @@ class Spool:
                 raise disk_error(error, "an object could not be read back from the spool") from error
             return self._keep(part, named, "bin")
 
-    def claim(self) -> Image | None:
-        """The image to screen next: highest priority, then longest here. None where none waits."""
-        return self._images.claim()
+    def claim(self, only: str = "", but: Sequence[str] = ()) -> Image | None:
+        """The image to screen next: highest priority, then longest here. None where none waits.
+
+        `only` the one with a file of this name, or any `but` those.
+        """
+        return self._images.claim(only, but)
 
     def finish(self, image: int, outcome: Outcome, deliveries: Sequence[NewDelivery] = ()) -> None:
         """Result, identity, outbox and state in one transaction. Raises SpoolError where it is not in screening."""
@@ -124,7 +127,7 @@ class Spool:
         """Screening failed: back to received, or quarantined after the second attempt. `error` names no patient."""
         state = self._images.fail(image, error)
         if state is State.QUARANTINED:
-            self._move(self._images.get(image))
+            self._films.move(self._images.get(image))
         return state
 
     def release(self, image: int) -> None:
@@ -135,7 +138,7 @@ class Spool:
         """By hand: quarantined, refused or in doubt → received, afresh; its result and deliveries are dropped."""
         if not self.path(self._images.get(image)).exists():
             raise SpoolError(f"the file of image {image} is gone from the spool; it cannot be screened again")
-        self._images.retry(image, ready=self._move)
+        self._images.retry(image, ready=self._films.move)
 
     def get(self, image: int) -> Image:
         """Raises SpoolError where there is none."""
@@ -147,8 +150,7 @@ class Spool:
 
     def path(self, image: Image) -> Path:
         """The bytes as received."""
-        here, there = self._places(image)
-        return there if not here.exists() and there.exists() else here
+        return self._films.path(image)
 
     def result(self, image: int) -> Result | None:
         """What was decided; None while nothing is."""
@@ -191,9 +193,9 @@ class Spool:
         """A number that grows with every committed change of this process."""
         return self._database.change()
 
-    def wait(self, after: int, timeout_s: float) -> int:
-        """`change()` as soon as it is greater than `after`, or when the time is over."""
-        return self._database.wait(after, timeout_s)
+    def wait(self, after: int, timeout_s: float, until: Callable[[], bool] | None = None) -> int:
+        """`change()` as soon as it is greater than `after`, when the time is over, or (see `coming`) `until` holds."""
+        return self._database.wait(after, timeout_s, until)
 
     def due(self, now: float, limit: int = 8, destination: str | None = None) -> list[Delivery]:
         """Deliveries that may be tried at `now` (unix s); of one destination where named."""
@@ -242,58 +244,40 @@ class Spool:
         room = self.limits.tidy_below_mb * MEGABYTE - self.free_bytes()
         names = forget_delivered(self._database, now - self.limits.keep_days * DAY_S, room)
         for name in names:
-            (self._films / name[:2] / name).unlink(missing_ok=True)
+            self._films.place(name).unlink(missing_ok=True)
         return len(names)
 
     def _keep(self, part: Part, arrival: Arrival, suffix: str) -> Receipt:
         name = f"{part.path.stem}.{suffix}"
-        place = self._films / name[:2] / name
+        place = self._films.place(name)
+        known, twin = self._known(part.path, arrival)
+        if twin is not None:
+            return Receipt(twin.id, "same")
+        with self.coming.film(name, part.path, place):
+            part.seal()
+            self._films.keep(part.path, place)
+            return self._index(place, arrival, part.size, known)
+
+    def _index(self, place: Path, arrival: Arrival, size: int, known: list[Image]) -> Receipt:
+        """A row for a file that is durable in its place, where its UID's rows are still the `known` ones."""
         while True:
-            known = self._images.find(arrival.sop_instance)
-            here = part.path if part.open else place
-            twin = next((image for image in known if self._same(here, arrival, image)), None)
-            if twin is not None:
-                place.unlink(missing_ok=True)
-                return Receipt(twin.id, "same")
-            if part.open:
-                part.seal()
-                self._rename(part.path, place)
             try:
-                image = self._images.insert(arrival, name, part.size, [image.id for image in known])
+                image = self._images.insert(arrival, place.name, size, [image.id for image in known])
             except EdgeCxrError:
                 place.unlink(missing_ok=True)
                 raise
             if image is not None:
                 return Receipt(image, "other" if known else "new")
+            known, twin = self._known(place, arrival)
+            if twin is not None:
+                place.unlink(missing_ok=True)
+                return Receipt(twin.id, "same")
+
+    def _known(self, path: Path, arrival: Arrival) -> tuple[list[Image], Image | None]:
+        """The images of the UID, and the one of them that is the same image."""
+        known = self._images.find(arrival.sop_instance)
+        return known, next((image for image in known if self._same(path, arrival, image)), None)
 
     def _same(self, path: Path, arrival: Arrival, image: Image) -> bool:
         """Whether an arrival is a copy of an image, whoever sent it."""
         return same_image(path, self.path(image), from_data_set=bool(arrival.syntax) and arrival.syntax == image.syntax)
-
-    def _rename(self, path: Path, place: Path) -> None:
-        try:
-            self._make_durable(place.parent)
-            path.rename(place)
-            sync_folder(place.parent)
-        except OSError as error:
-            path.unlink(missing_ok=True)
-            place.unlink(missing_ok=True)
-            raise disk_error(error, "an object could not be filed in the spool") from error
-
-    def _make_durable(self, folder: Path) -> None:
-        with self._durable_lock:
-            if folder not in self._durable:
-                folder.mkdir(mode=0o700, exist_ok=True)
-                sync_folder(folder.parent)
-                self._durable.add(folder)
-
-    def _places(self, image: Image) -> tuple[Path, Path]:
-        """Where the file belongs, and where it is if a crash came before it was moved."""
-        film, aside = self._films / image.file[:2] / image.file, self._quarantine / image.file
-        return (aside, film) if image.state is State.QUARANTINED else (film, aside)
-
-    def _move(self, image: Image) -> None:
-        here, there = self._places(image)
-        with contextlib.suppress(OSError):  # found where it is; moved at the next start
-            here.parent.mkdir(mode=0o700, exist_ok=True)
-            there.rename(here)

@@ -4,6 +4,9 @@ the film was decided on or refused      spool.finish, with what has to be sent
 its process crashed or stalled on it    spool.fail: an attempt is counted; a fresh process takes over
 engine or kernel at fault               spool.release: nothing counted, nothing decided; a fresh process, later
 the same again on a proven engine       spool.fail: it is the film after all
+
+While it has nothing to do it lets its process begin with a film that is being made durable (see `ahead`). What comes of
+that, crash and stall too, is settled when that film is claimed, exactly as if it had been begun then.
 """
 
 import logging
@@ -13,19 +16,19 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 
-from edgecxr.errors import EngineError, SpoolError, SpoolFull
+from edgecxr.errors import EngineError
+from edgecxr.runtimes.node.ahead import Ahead
 from edgecxr.runtimes.node.doubts import Standing
 from edgecxr.runtimes.node.following import nobody
-from edgecxr.runtimes.node.images import Image, State
+from edgecxr.runtimes.node.images import Image
 from edgecxr.runtimes.node.outcome import deliveries, object_uid, outcome
 from edgecxr.runtimes.node.screening_process import Fault, Reply, ScreeningProcess
-from edgecxr.runtimes.node.worker_state import Shared, WorkerState
+from edgecxr.runtimes.node.worker_state import SPOOL_FAULTS, ProofAsked, Shared, WorkerState
 
 __all__ = ["Worker"]
 
 IDLE_S = 0.5  # after which an idle worker looks for requests to prove, replace or stop
 LONGEST_PAUSE_S = 60.0
-SPOOL_FAULTS = (OSError, SpoolError, SpoolFull)  # a full or busy disk: may pass
 logger = logging.getLogger(__name__)
 
 
@@ -39,7 +42,8 @@ class Worker(threading.Thread):
         self._child: ScreeningProcess | None = None
         self._opening: ScreeningProcess | None = None
         self._next: ScreeningProcess | None = None
-        self._proof: Future[str] | None = None
+        self._proof = ProofAsked()
+        self._ahead = Ahead(shared.spool.coming)
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._faults = 0  # in a row
@@ -64,10 +68,7 @@ class Worker(threading.Thread):
 
     def ask_proof(self) -> "Future[str]":
         """Between two images, hold the live engine against the golden set; "" when it was reproduced."""
-        with self._lock:
-            if self._proof is None:
-                self._proof = Future()
-            proof = self._proof
+        proof = self._proof.ask()
         self.wake()
         return proof
 
@@ -107,7 +108,8 @@ class Worker(threading.Thread):
         finally:
             self._go_over()
             self._close()
-            self._answer_proof("the node is stopping")
+            self._ahead.forget()
+            self._proof.answer("the node is stopping")
             self._standing.settle()
             self._tell(activity="stopped")
 
@@ -116,20 +118,31 @@ class Worker(threading.Thread):
         self._go_over()
         if self._child is not None and self._child.follow(self.name):
             self._tell(origin=self._child.origin)
+        if self._ahead.owes and (image := self._shared.spool.claim(only=self._ahead.name)) is not None:
+            self._screen(image)
         if self._child is None and not self._open():
             self._pause()
             return
-        if self._proof is not None:
+        if self._proof and not self._ahead.name:
             self._prove()
             return
-        spool = self._shared.spool
-        seen = spool.change()
-        image = spool.claim()
-        if image is None:
+        spool, ahead = self._shared.spool, self._ahead
+        seen, over = spool.change(), ahead.over  # before the claim: what is over by now can be claimed
+        image = (spool.claim(only=ahead.name) if ahead.name else None) or spool.claim(but=ahead.others())
+        if image is not None:
+            self._screen(image)
+        elif over:
+            self._give_up()
+        elif ahead.name or self._child is None or not ahead.begin(self._child):
             self._tell(activity="idle", problem="")
-            spool.wait(seen, IDLE_S)
-            return
-        self._screen(image)
+            spool.wait(seen, IDLE_S, ahead.awaited)
+
+    def _give_up(self) -> None:
+        """Of a film that was begun and never became an image."""
+        said = self._ahead.hear(self._shared.settings.timeout_s)
+        if isinstance(said, Fault):
+            self._replace(said)
+        self._ahead.forget()
 
     def _open(self) -> bool:
         self._tell(activity="opening", pid=0, proved=None)
@@ -144,10 +157,10 @@ class Worker(threading.Thread):
             self._tell(activity="waiting", origin=None, problem=str(error))
             logger.error("no engine: images wait", extra={"worker": self.name, "error": str(error)})
             self._shared.metrics.proven(False)
-            self._answer_proof(str(error))
+            self._proof.answer(str(error))
             return False
         self._child, self._opening = self._opening, None
-        self._answer_proof("")  # opening was the proof; whoever asks from now on gets one of their own
+        self._proof.answer("")  # opening was the proof; whoever asks from now on gets one of their own
         self._serve(self._child)
         return True
 
@@ -176,33 +189,44 @@ class Worker(threading.Thread):
         if fault is None:
             self._standing.passed()
             self._tell(proved=time.time())
-            self._answer_proof("")
+            self._proof.answer("")
             return
         logger.error("the golden set was not reproduced", extra={"worker": self.name, "error": fault.detail})
         self._standing.failed(fault.detail)
         self._close()
         self._standing.settle()
-        self._answer_proof(fault.detail)
+        self._proof.answer(fault.detail)
         self._replace(fault)
 
-    def _answer_proof(self, said: str) -> None:
-        with self._lock:
-            proof, self._proof = self._proof, None
-        if proof is not None:
-            proof.set_result(said)
-
     def _screen(self, image: Image) -> None:
+        if (owed := self._ahead.owed(image.file)) is not None:
+            self._ahead.forget()
+            self._settle(image, lambda: self._shared.put_back(image, owed))
+            return
         self._tell(activity="screening", problem="")
-        child, path = self._child, self._shared.spool.path(image)
-        said = child.screen(path, self._shared.settings.timeout_s) if child else Fault("machine", "no process")
+        said = self._said(image)
         if isinstance(said, Reply):
             self._faults = 0
             self._settle(image, lambda: self._finish(image, said))
-        elif self._shared.stopping.is_set() and said.kind in ("crashed", "stuck"):
+        elif said is None or (self._shared.stopping.is_set() and said.kind in ("crashed", "stuck")):
             self._settle(image, lambda: self._shared.spool.release(image.id))
         else:
             self._replace(said)
-            self._settle(image, lambda: self._return(image, said))
+            self._settle(image, lambda: self._shared.put_back(image, said))
+
+    def _said(self, image: Image) -> Reply | Fault | None:
+        """What the process says of the image; None where another film, which it had begun, has ended it."""
+        ahead, child, timeout_s = self._ahead, self._child, self._shared.settings.timeout_s
+        heard = ahead.hear(timeout_s)
+        if ahead.name == image.file:
+            said = ahead.said
+            ahead.forget()
+            if said is not None:
+                return said
+        elif isinstance(heard, Fault):
+            self._replace(heard)
+            return None
+        return child.screen(self._shared.spool.path(image), timeout_s) if child else Fault("machine", "no process")
 
     def _finish(self, image: Image, reply: Reply) -> None:
         if self._child is None:
@@ -214,25 +238,12 @@ class Worker(threading.Thread):
             raise
         except Exception as error:  # a result that cannot be written down is none
             logger.exception("no record can be made", extra={"image": image.id})
-            self._return(image, Fault("film", f"internal error: {type(error).__name__}"))
+            self._shared.put_back(image, Fault("film", f"internal error: {type(error).__name__}"))
             return
         self._shared.forget(image.id)
         self._shared.metrics.finished(image, reply.screening)
         told = {"reason": found.record["reason"]} if found.status == "refused" else {}
         logger.info("screened", extra={"image": image.id, "status": found.status, **told})
-
-    def _return(self, image: Image, fault: Fault) -> None:
-        """Put an image without a result back: uncounted where the machine was at fault, and it was not twice."""
-        told = {"image": image.id, "fault": fault.kind, "error": fault.detail}
-        if fault.kind == "machine" and self._shared.engine_failed_on(image.id) < 2:
-            self._shared.spool.release(image.id)
-            logger.error("the engine failed; the image waits", extra=told)
-            return
-        state = self._shared.spool.fail(image.id, fault.detail)
-        if state is State.QUARANTINED:
-            self._shared.forget(image.id)
-            self._shared.metrics.quarantined.inc()
-        logger.error("no result", extra={**told, "state": state.value})
 
     def _settle(self, image: Image, commit: Callable[[], object]) -> None:
         """Commit, again and again while the disk does not let us; an image in hand is never dropped."""
@@ -243,16 +254,9 @@ class Worker(threading.Thread):
             except SPOOL_FAULTS as error:
                 logger.exception("the spool failed; trying again", extra={"worker": self.name, "image": image.id})
                 self._tell(problem=f"the spool failed: {error}")
-            if self._shared.stopping.is_set() or self._taken_away(image):
+            if self._shared.stopping.is_set() or self._shared.taken_away(image):
                 return  # what is left in screening is found at the next start, and done again
             self._pause()
-
-    def _taken_away(self, image: Image) -> bool:
-        """Whether the image is no longer ours to settle: a person moved it by hand."""
-        try:
-            return self._shared.spool.get(image.id).state is not State.SCREENING
-        except SPOOL_FAULTS:
-            return False
 
     def _replace(self, fault: Fault) -> None:
         self._faults += 1
@@ -276,6 +280,8 @@ class Worker(threading.Thread):
         child, self._child = self._child, None
         if child is not None:
             child.close()
+        if not self._ahead.owes:  # a reply goes with the process that made it
+            self._ahead.forget()
 
     def _tell(self, **changes: object) -> None:
         self._state = replace(self._state, **changes)  # type: ignore[arg-type]  # the keys are those of WorkerState
