@@ -10,11 +10,13 @@ from pathlib import Path
 from types import TracebackType
 
 from edgecxr.errors import EdgeCxrError, ObjectTooLarge, SpoolError, SpoolFull
+from edgecxr.runtimes.node.writeback import write_back
 
 __all__ = ["MEGABYTE", "Part", "Parts", "disk_error", "free_bytes"]
 
 MEGABYTE = 1_000_000
 RESERVED = 64 * MEGABYTE  # set aside for an object at once, and again when it has filled that; a film has 2 to 36 MB
+EARLY = 4 * MEGABYTE  # after so many bytes the disk begins with them, so that fsync finds little left to do
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -41,6 +43,7 @@ class Part:
         self.size = 0  # bytes
         self.reserved = limit  # bytes that the part may have without asking
         self._limit = limit
+        self._begun = 0  # bytes that the disk has begun with
         self._closed = closed
         self._grow = grow
         self._descriptor: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -69,6 +72,9 @@ class Part:
         except OSError as error:
             self.discard()
             raise disk_error(error, "an object could not be written to the spool") from error
+        if self.size - self._begun >= EARLY:
+            write_back(self._descriptor, self._begun, self.size - self._begun)
+            self._begun = self.size
 
     def seal(self) -> None:
         """Make the bytes durable and close the file, which stays. Raises SpoolFull or SpoolError, and discards."""

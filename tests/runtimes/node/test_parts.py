@@ -33,6 +33,15 @@ def test_a_part_takes_anything_like_bytes(parts: Parts, wrap: type[bytes]) -> No
         assert part.path.suffix == ".part"
 
 
+def test_a_large_part_that_the_disk_begins_with_early_is_the_same(tmp_path: Path) -> None:
+    data = np.random.default_rng(1).bytes(9 * MEGABYTE)
+    with Parts(tmp_path, max_object=10 * MEGABYTE, refuse_below=0).open() as part:
+        for position in range(0, len(data), 99_991):
+            part.write(data[position : position + 99_991])
+        part.seal()
+        assert part.path.read_bytes() == data
+
+
 def test_a_part_that_is_left_is_gone(parts: Parts, tmp_path: Path) -> None:
     with parts.open() as part:
         part.write(b"half")
