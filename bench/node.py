@@ -7,12 +7,14 @@ images a second of the node over those of Orthanc (wanted >= 2) and of storescp 
 
 Latency: one film at a time, each in an association of its own. From the last byte written to the spool's part file
 (its time of change, 4 ms coarse) to the moment at which a thread of the node saw the decision committed. p99 wanted:
-50 ms uncompressed, 100 ms JPEG Lossless.
+50 ms uncompressed, 100 ms JPEG Lossless. After each film the same bytes are made durable without the node (`disk`), on
+the same disk and the same clock: fsync, rename, fsync of the folder, one commit. The first film of each node is not
+counted.
 
 Soak: `--soak N` sends N films in batches of fresh UIDs, removes them when delivered, and states the resident memory of
 all processes of the node at 500 and at N.
 
-    python bench/node.py [--films 20] [--rounds 5] [--side 3000] [--single 50] [--soak 5000] [--json]
+    python bench/node.py [--films 20] [--rounds 5] [--single 51] [--nodes 4] [--soak 5000] [--json]
 
 Needs Debian's dcmtk and orthanc.
 """
@@ -35,6 +37,7 @@ from typing import Any
 import harness
 import peers
 import receivers
+from disk import Disk
 from pydicom import dcmread
 from pydicom.uid import UID
 from rich.console import Console
@@ -53,7 +56,8 @@ def main() -> None:
     parser.add_argument("--films", type=int, default=20, help="images an association")
     parser.add_argument("--rounds", type=int, default=5, help="0: no throughput")
     parser.add_argument("--side", type=int, default=3000, help="height and width of the films in pixels")
-    parser.add_argument("--single", type=int, default=50, help="films of the latency run, each syntax; 0: none")
+    parser.add_argument("--single", type=int, default=51, help="films to each node of the latency run; 0: none")
+    parser.add_argument("--nodes", type=int, default=4, help="nodes of the latency run, one after another, each syntax")
     parser.add_argument("--soak", type=int, default=0, help="films of the soak; 0: none")
     parser.add_argument("--bundle", help="a .cxr file; the shipped one where not given")
     parser.add_argument("--folder", help="where receivers store (a disk, not a memory file system); a temporary folder")
@@ -68,7 +72,7 @@ def main() -> None:
         if arguments.rounds:
             measured["throughput"] = throughput(Path(name), arguments)
         if arguments.single:
-            measured["latency_ms"] = {syntax: latency(Path(name), syntax, arguments) for syntax in LATENCY_MS}
+            measured["latency_ms"] = latencies(Path(name), arguments)
         if arguments.soak:
             measured["soak"] = soak(Path(name), arguments)
     asked = {**vars(arguments), "peers": receivers.versions()}
@@ -188,32 +192,62 @@ def check(told: list[dict[str, Any]], wanted: int) -> None:
         raise SystemExit(f"{decided} of {wanted} films were decided on: nothing that can be compared")
 
 
-def latency(place: Path, syntax: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    folder, films = place / "received", place / syntax
-    films.mkdir()
-    file = write_dicom(chest(1, size=arguments.side), films / "film.dcm", syntax=syntax)
+def latencies(place: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    files = {syntax: one_film(place / syntax, syntax, arguments.side) for syntax in LATENCY_MS}
+    told: dict[str, list[dict[str, Any]]] = {syntax: [] for syntax in files}
+    disk: dict[str, list[tuple[float, float]]] = {syntax: [] for syntax in files}
+    for _ in range(arguments.nodes):
+        for syntax, file in files.items():
+            one_by_one(place / "received", file, arguments, told[syntax], disk[syntax])
+    return {syntax: summarised(syntax, told[syntax], disk[syntax]) for syntax in files}
+
+
+def one_film(folder: Path, syntax: str, side: int) -> Path:
+    folder.mkdir()
+    file = write_dicom(chest(1, size=side), folder / "film.dcm", syntax=syntax)
+    stamp(file, 0)
+    return file
+
+
+def stamp(file: Path, number: int) -> None:
+    """Give a film a UID that `peers.restamp` can change."""
     film = dcmread(file)
-    film.SOPInstanceUID = film.file_meta.MediaStorageSOPInstanceUID = UID(peers.fresh_uid(0))
+    film.SOPInstanceUID = film.file_meta.MediaStorageSOPInstanceUID = UID(peers.fresh_uid(number))
     film.save_as(file, enforce_file_format=True)
+
+
+def one_by_one(folder: Path, file: Path, arguments: argparse.Namespace, told: list[Any], alone: list[Any]) -> None:
+    """One film after another to a fresh node, and each to the disk alone; the first has the first inference in it."""
     with serving(folder, arguments.bundle) as (port, server):
+        disk = Disk(folder / "alone")
         for number in range(arguments.single):
             peers.restamp(file, number, number + 1)
-            receivers.send(films, port)
+            receivers.send(file.parent, port)
             wait_until(lambda wanted=number + 1: len(decisions(folder)) >= wanted, server)
-    told = decisions(folder)
-    check(told, arguments.single)
+            if number:
+                alone.append(disk.keep(file.read_bytes()))
+        disk.close()
+    check(decisions(folder), arguments.single)
+    told += decisions(folder)[1:]
+    peers.restamp(file, arguments.single, 0)
     peers.remove(folder)
-    warm = told[1:]  # the first has the first inference in it
-    stages = {name: statistics.median(line["stages"][name] for line in warm) for name in warm[0]["stages"]}
-    return {**harness.summary([line["ms"] for line in warm]), "stages_p50": stages, "wanted_p99": LATENCY_MS[syntax]}
+
+
+def summarised(syntax: str, told: list[dict[str, Any]], alone: list[tuple[float, float]]) -> dict[str, Any]:
+    stages = {name: statistics.median(line["stages"][name] for line in told) for name in told[0]["stages"]}
+    return {
+        **harness.summary([line["ms"] for line in told]),
+        "stages_p50": stages,
+        "wanted_p99": LATENCY_MS[syntax],
+        "disk": harness.summary([last for _, last in alone]),
+        "disk_from_first_byte": harness.summary([first for first, _ in alone]),
+    }
 
 
 def soak(place: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     folder, films = place / "received", receivers.some_films(place / "soak", BATCH, arguments.side)
     for number, file in enumerate(sorted(films.iterdir())):
-        film = dcmread(file)
-        film.SOPInstanceUID = film.file_meta.MediaStorageSOPInstanceUID = UID(peers.fresh_uid(number))
-        film.save_as(file, enforce_file_format=True)
+        stamp(file, number)
     memory: dict[int, dict[str, float]] = {}
     start = time.perf_counter()
     with serving(folder, arguments.bundle) as (port, server):
@@ -245,9 +279,15 @@ def show(measured: dict[str, Any]) -> None:
             table.add_row(name, f"{row['images_a_second']:.1f}", f"{row['edgecxr_times']:.2f}")
         console.print(table)
     if "latency_ms" in measured:
-        table = Table("syntax", "p50 ms", "p90 ms", "p99 ms", "wanted p99", title="last byte to decision committed")
+        columns = ("syntax", "films", "p50 ms", "p90 ms", "p99 ms", "wanted p99", "disk alone p50", "disk alone p99")
+        table = Table(*columns, title="last byte to decision committed")
         for syntax, row in measured["latency_ms"].items():
-            table.add_row(syntax, *(f"{row[key]:.1f}" for key in ("p50", "p90", "p99", "wanted_p99")))
+            figures = (
+                *(row[key] for key in ("p50", "p90", "p99", "wanted_p99")),
+                row["disk"]["p50"],
+                row["disk"]["p99"],
+            )
+            table.add_row(syntax, str(row["count"]), *(f"{figure:.1f}" for figure in figures))
         console.print(table)
     if "soak" in measured:
         told = ", ".join(f"{value:.0f} MB at {count}" for count, value in measured["soak"]["mb_at"].items())
