@@ -77,9 +77,21 @@ class Deliveries:
         with self._database.read() as connection:
             return int(connection.execute(f"SELECT COUNT(*) {OPEN}").fetchone()[0])
 
-    def sent(self, delivery: int) -> None:
-        """It has arrived; the image is delivered when nothing else of it is outstanding. Raises SpoolError if twice."""
+    def stands(self, delivery: Delivery) -> bool:
+        """Whether it is still to be sent, and as this object: not after its result was doubted or dropped."""
+        with self._database.read() as connection:
+            query = "SELECT 1 FROM deliveries WHERE id = ? AND sop_instance = ? AND sent IS NULL"
+            return connection.execute(query, (delivery.id, delivery.sop_instance)).fetchone() is not None
+
+    def sent(self, delivery: int, sop_instance: str) -> None:
+        """This object has arrived; the image is delivered when nothing else of it is outstanding.
+
+        Raises SpoolError if twice, and where another object is to be sent by now: then that one stays due.
+        """
         with self._database.write() as connection:
+            row = connection.execute("SELECT sop_instance FROM deliveries WHERE id = ?", (delivery,)).fetchone()
+            if row is not None and row["sop_instance"] != sop_instance:
+                raise SpoolError(f"delivery {delivery} is another object by now, which is still to be sent")
             self._touch(connection, delivery, "sent = ?, error = ''", time.time())
             connection.execute(
                 "UPDATE images SET state = 'delivered' WHERE state IN ('decided', 'refused') "

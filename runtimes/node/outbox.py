@@ -146,8 +146,12 @@ class _Route(threading.Thread):
                 path.unlink(missing_ok=True)
 
     def _built(self, delivery: "Delivery") -> Path | None:
+        """None where there is nothing to send now. What is built of a result that changed meanwhile is dropped."""
         try:
-            return self.means.build(delivery)
+            path = self.means.build(delivery)
+            if self.spool.stands(delivery):
+                return path
+            path.unlink(missing_ok=True)
         except EdgeCxrError as error:
             self._postpone(delivery, str(error))
         except Exception as error:
@@ -178,7 +182,7 @@ class _Route(threading.Thread):
         """Note one answer at once: a crash after it must not send the object again for nothing."""
         if result.sent:
             with self._outstanding():
-                self.spool.sent(delivery.id)
+                self.spool.sent(delivery.id, delivery.sop_instance)
             self.state = replace(self.state, sent=self.state.sent + 1, error="")
         elif not self.stopping.is_set():
             self._postpone(delivery, result.error)
@@ -204,7 +208,7 @@ class _Route(threading.Thread):
 
     @contextmanager
     def _outstanding(self) -> Iterator[None]:
-        """A delivery whose image was sent back to screening by hand is no longer there to be noted."""
+        """A delivery whose image was sent back by hand, or whose result was doubted since, cannot be noted."""
         try:
             yield
         except SpoolError as error:

@@ -205,9 +205,13 @@ class Spool:
         """Every delivery of an image, and when it arrived (unix s); None where it has not."""
         return self._deliveries.of(image)
 
-    def sent(self, delivery: int) -> None:
-        """A delivery has arrived; with the last one its image is delivered. Raises SpoolError if twice."""
-        self._deliveries.sent(delivery)
+    def stands(self, delivery: Delivery) -> bool:
+        """Whether a delivery is still to be sent, and as this object."""
+        return self._deliveries.stands(delivery)
+
+    def sent(self, delivery: int, sop_instance: str) -> None:
+        """This object has arrived; with the last one its image is delivered. Raises SpoolError as `Deliveries.sent`."""
+        self._deliveries.sent(delivery, sop_instance)
 
     def postpone(self, delivery: int, error: str, until: float) -> None:
         """A delivery failed; it is due again at `until` (unix s)."""

@@ -118,7 +118,7 @@ def screen(spool: Spool, say: Callable[[str], None], chance: random.Random, rece
             continue
         decide(spool, image.id, say)
         for delivery in spool.due(time.time(), limit=1 + chance.randrange(3)):
-            spool.sent(delivery.id)
+            spool.sent(delivery.id, delivery.sop_instance)
             say(f"sent {delivery.id}")
 
 

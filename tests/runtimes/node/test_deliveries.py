@@ -45,10 +45,10 @@ def test_deliveries_are_due_at_once_in_their_order(spool: Spool) -> None:
 
 def test_with_the_last_one_the_image_is_delivered(spool: Spool) -> None:
     first, second, third = spool.due(time.time())
-    spool.sent(first.id)
-    spool.sent(third.id)
+    spool.sent(first.id, first.sop_instance)
+    spool.sent(third.id, third.sop_instance)
     assert spool.get(1).state is State.DECIDED
-    spool.sent(second.id)
+    spool.sent(second.id, second.sop_instance)
     assert (spool.get(1).state, spool.outstanding(), spool.due(time.time())) == (State.DELIVERED, 0, [])
 
 
@@ -65,11 +65,27 @@ def test_a_postponed_delivery_is_tried_again_with_the_same_uid(spool: Spool) -> 
 
 def test_what_has_arrived_cannot_arrive_again(spool: Spool) -> None:
     first = spool.due(time.time())[0]
-    spool.sent(first.id)
+    spool.sent(first.id, first.sop_instance)
     with pytest.raises(SpoolError, match=f"delivery {first.id} is not outstanding"):
-        spool.sent(first.id)
+        spool.sent(first.id, first.sop_instance)
     with pytest.raises(SpoolError, match=f"delivery {first.id} is not outstanding"):
         spool.postpone(first.id, "late", 0)
+
+
+def test_what_has_arrived_as_another_object_is_still_to_be_sent(spool: Spool) -> None:
+    first, second, third = spool.due(time.time())
+    for other in (second, third):
+        spool.sent(other.id, other.sop_instance)
+    assert spool.stands(first)
+    assert not spool.stands(second)
+    spool.doubts.mark("", "another output", lambda *record: "2.25.9")
+    assert not spool.stands(first)
+    with pytest.raises(SpoolError, match=f"delivery {first.id} is another object by now, which is still to be sent"):
+        spool.sent(first.id, "2.25.1")
+    assert [(one.id, one.sop_instance) for one in spool.due(time.time())] == [(first.id, "2.25.9")]
+    assert spool.get(1).state is State.DECIDED
+    spool.sent(first.id, "2.25.9")
+    assert spool.get(1).state is State.DELIVERED
 
 
 def test_the_outbox_survives_a_restart(spool: Spool) -> None:

@@ -51,7 +51,7 @@ def test_what_rests_on_the_proof_and_nothing_else_is_marked(spool: Spool) -> Non
 def test_what_is_not_delivered_becomes_another_object(spool: Spool) -> None:
     sent, waiting = NewDelivery("pacs", "sr", "2.25.1"), NewDelivery("pacs", "capture", "2.25.2")
     image = decide(spool, "1.2.3", "a", sent, waiting)
-    spool.sent(next(one.id for one, _ in spool.deliveries(image) if one.kind == "sr"))
+    spool.sent(next(one.id for one, _ in spool.deliveries(image) if one.kind == "sr"), "2.25.1")
     spool.doubts.mark("a", TOLD, renamed)
     assert {one.kind: one.sop_instance for one, _ in spool.deliveries(image)} == {
         "sr": "2.25.1",

@@ -281,6 +281,37 @@ def test_a_delivery_whose_image_was_sent_back_is_let_go(site: Site, stack: ExitS
     assert site.spool.get(image).state is State.RECEIVED
 
 
+@pytest.mark.parametrize("moment", ["building", "sending"])
+def test_a_result_that_is_doubted_on_its_way_is_told_in_an_object_of_its_own(
+    site: Site, stack: ExitStack, moment: str
+) -> None:
+    """Never under the UID of what it says no more, and not noted as if that had arrived."""
+    before = site.decide("pacs")
+    after = str(generate_uid())
+    build = site.build
+
+    def doubt() -> None:
+        site.spool.doubts.mark("", "another output", lambda *record: after)
+
+    def answer(event: Any) -> int:
+        if moment == "sending":
+            doubt()
+        return 0
+
+    def built(delivery: Delivery) -> Path:
+        if moment == "building":
+            doubt()
+        return build(delivery)
+
+    site.build = built  # type: ignore[method-assign]
+    pacs = archive(stack, answer)
+    run(stack, site, pacs=pacs.port)
+    until(lambda: site.spool.get(1).state is State.DELIVERED)
+    assert pacs.got == ([after] if moment == "building" else [*before, after])
+    assert [one.sop_instance for one, sent in site.spool.deliveries(1) if sent] == [after]
+    until(lambda: not any(path.exists() for path in site.made))
+
+
 def test_a_clock_that_is_set_back_delays_nothing(site: Site, stack: ExitStack) -> None:
     pacs = archive(stack)
     site.decide("pacs")

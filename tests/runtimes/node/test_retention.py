@@ -50,7 +50,7 @@ def test_old_delivered_images_are_forgotten_and_nothing_else(tmp_path: Path) -> 
     with pytest.raises(SpoolError, match="no image 1"):
         spool.get(1)
     for delivery in spool.due(time.time()):
-        spool.sent(delivery.id)
+        spool.sent(delivery.id, delivery.sop_instance)
     assert spool.expire(time.time() + 31 * DAY_S) == 1
     assert numbers(spool) == [4, 5]
     assert spool.expire(time.time() + 10_000 * DAY_S) == 0

@@ -45,7 +45,7 @@ def test_an_image_goes_from_received_to_delivered(spool: Spool) -> None:
     assert before <= result.decided <= time.time()
     np.testing.assert_array_equal(result.cam, cam)
 
-    spool.sent(spool.due(time.time())[0].id)
+    spool.sent(spool.due(time.time())[0].id, "2.25.1")
     assert spool.get(image.id).state is State.DELIVERED
     assert spool.result(image.id) == result
 

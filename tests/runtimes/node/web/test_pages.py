@@ -271,7 +271,7 @@ def test_each_delivery_is_told(served: Any, films: Films) -> None:
     image = spool.claim()
     new = [NewDelivery("pacs", "sr", "2.25.1"), NewDelivery("pacs", "capture", "2.25.2")]
     spool.finish(image.id, Outcome("ok", {**result.record, "image": 2}, result.cam, {}, 0.5), new)
-    spool.sent(spool.deliveries(2)[0][0].id)
+    spool.sent(spool.deliveries(2)[0][0].id, "2.25.1")
     spool.postpone(spool.deliveries(2)[1][0].id, "connection <refused>", 0.0)
     text = Page(served.client.get("/results/2").text).text
     assert re.search(r"Report to pacs\s+delivered \d", text)
