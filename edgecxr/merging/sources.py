@@ -235,7 +235,12 @@ def _collapse(entries: list[Entry]) -> list[str]:
     problems = []
     for entry in entries:
         earlier = first.setdefault(entry.below, entry)
-        if (earlier.label, earlier.columns, earlier.patient) != (entry.label, entry.columns, entry.patient):
-            problems.append(f"{entry.where}: the same film as {earlier.where}, but of another label or patient")
+        pairs = {
+            "label": ((earlier.label, earlier.columns), (entry.label, entry.columns)),
+            "patient": (earlier.patient, entry.patient),
+            "fold": (earlier.fold, entry.fold),
+        }
+        if others := [name for name, (one, another) in pairs.items() if one != another]:
+            problems.append(f"{entry.where}: the same film as {earlier.where}, but of another {' and '.join(others)}")
     entries[:] = first.values()
     return problems

@@ -80,7 +80,7 @@ def painted_over(film: Film, mask: Mask) -> NDArray[np.float32]:
 
 
 def _inside(film: NDArray[np.float64], box: Box) -> Box:
-    """The box without the flat rows and columns at its edges; the box itself where all is flat."""
+    """The box without the flat rows and columns at its edges; the box itself where none other are in it."""
     top, bottom, left, right = box.top, box.top + box.height, box.left, box.left + box.width
 
     def flat(part: NDArray[np.float64]) -> bool:
@@ -88,14 +88,18 @@ def _inside(film: NDArray[np.float64], box: Box) -> Box:
 
     if flat(film[top:bottom, left:right]):
         return box
-    while flat(film[top, left:right]):
+    while top < bottom and flat(film[top, left:right]):
         top += 1
-    while flat(film[bottom - 1, left:right]):
+    while top < bottom and flat(film[bottom - 1, left:right]):
         bottom -= 1
-    while flat(film[top:bottom, left]):
+    if top == bottom:  # nothing but flat rows that differ
+        return box
+    while left < right and flat(film[top:bottom, left]):
         left += 1
-    while flat(film[top:bottom, right - 1]):
+    while left < right and flat(film[top:bottom, right - 1]):
         right -= 1
+    if left == right:
+        return box
     return Box(top, left, bottom - top, right - left)
 
 

@@ -92,6 +92,11 @@ def test_folds_and_patients_of_a_source_that_keeps_its_folds(sets):
     table.write_text(good.replace("No Finding,0", "No Finding,1", 1))
     with pytest.raises(DatasetError, match=r"'hospital-p0' in fold 0 \(.*row 2 .* in fold 1 \(.*row 3"):
         read_sources(path)
+    again = good.replace("1,p0,No Finding,0", "0,p0,COVID-19,1")
+    table.write_text(again)
+    assert again != good
+    with pytest.raises(DatasetError, match=r"row 3 \(0\): the same film as .*row 2 \(0\), but of another fold"):
+        read_sources(path)
 
 
 TABLE = """labels: [covid]

@@ -71,6 +71,13 @@ def test_padding_counts_as_border_and_a_flat_film_stays() -> None:
     assert not find_markings(np.full((32, 32), 0.5), Box(0, 0, 32, 32)).border.any()
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_film_of_nothing_but_flat_rows_stays(turned: bool) -> None:
+    film = np.repeat(np.linspace(0, 1, 32, dtype=np.float32)[:, None], 32, axis=1)
+    found = find_markings(film.T if turned else film, BOX._replace(height=32, width=32))
+    assert not found.either.any()
+
+
 def test_paint_comes_from_the_nearest_pixel() -> None:
     film = np.arange(16, dtype=np.float32).reshape(4, 4)
     mask = np.zeros((4, 4), bool)
