@@ -1,8 +1,7 @@
 """A `Screener` in a process of its own: what stalls or crashes in there can be killed and replaced.
 
 The parent asks, one request at a time, over a pipe; the child ends when the pipe closes, so it never outlives the node
-for longer than the film in its hands. A fault is a value (`Fault`), told apart by whose it is: the film's, or the
-machine's.
+for longer than the film in its hands. A fault is a value (`Fault`) that tells whose it is: the film's, the machine's.
 """
 
 import contextlib
@@ -69,8 +68,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Fault:
-    """There is no result. `machine`: the engine or kernel; `film`: an error of ours on it; `crashed`, `stuck`: the
-    process has to be replaced."""
+    """No result. `machine`: engine or kernel; `film`: an error of ours on it; `crashed`, `stuck`: it is lost."""
 
     kind: FaultKind
     detail: str
@@ -189,6 +187,7 @@ class ScreeningProcess:
         self._following = Following(news)
         self._process = context.Process(target=_child, args=(far, told, setup), name="edgecxr-screening", daemon=True)
         self._process.start()
+        self.interrupted = False  # ended by us: that speaks against no engine
         far.close()
         told.close()
         self._origin: Origin | None = None
@@ -264,7 +263,7 @@ class ScreeningProcess:
 
     def _lost(self, kind: FaultKind, detail: str) -> Fault:
         """End what is left of the child. An engine that had taken over is blamed before a film is."""
-        follower = self._following.at_work()
+        follower = "" if self.interrupted else self._following.at_work()
         self.kill()
         if kind == "crashed":
             detail = f"{detail} ({_ending(self._process.exitcode)})"
@@ -280,6 +279,7 @@ class ScreeningProcess:
 
     def interrupt(self) -> None:
         """End the child at once; whoever waits for it is told that it crashed."""
+        self.interrupted = True
         self._process.kill()
 
     def kill(self) -> None:

@@ -185,6 +185,8 @@ class Worker(threading.Thread):
     def _prove(self) -> None:
         child = self._child
         fault = child.prove(self._shared.settings.timeout_s) if child is not None else None
+        if fault is not None and fault.kind == "crashed" and child is not None and child.interrupted:
+            return  # by the stop of the node, before it could tell
         self._shared.metrics.proven(fault is None)
         if fault is None:
             self._standing.passed()

@@ -3,7 +3,9 @@
 import os
 import shutil
 import signal
+import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -249,6 +251,25 @@ def test_what_is_in_flight_when_it_stops_is_finished_or_put_back(
     workers.stop(0.2)
     assert (spool.get(image).state, spool.get(image).attempts) == (State.RECEIVED, 0)
     assert workers.states()[0].activity == "stopped"
+
+
+def test_a_stop_in_a_proof_speaks_against_no_result(
+    spool: Spool, put: Callable[..., int], pool: Callable[..., Workers], caplog: pytest.LogCaptureFixture
+) -> None:
+    workers = pool()
+    image = put(1)
+    until(lambda: settled(spool, 1))
+    until(lambda: workers.states()[0].activity == "idle")
+    os.kill(workers.states()[0].pid, signal.SIGSTOP)
+    worker = workers._workers[0]
+    asked = worker.ask_proof()
+    until(lambda: "_prove" in [frame.name for frame in traceback.extract_stack(sys._current_frames()[worker.ident])])
+    workers.stop(1.0)
+    assert asked.result(LONG_S) == "the node is stopping"
+    result = spool.result(image)
+    assert result is not None
+    assert (result.doubt, spool.doubts.count()) == ("", 0)
+    assert not [record for record in caplog.records if "golden set was not" in record.getMessage()]
 
 
 def test_stopping_does_not_wait_for_an_engine_that_opens(pool: Callable[..., Workers], tiny_bundle: Path) -> None:
