@@ -99,13 +99,12 @@ def _teach(
 
 
 def _transfer(bench: Bench, member: TrainedMember, earlier: dict[str, Tensor], network: Network) -> None:
-    """Everything that fits from the network of `pretrain`; where `keep` says so, of its classifier these neurons."""
+    """All but the classifier from the network of `pretrain`; of that, the neurons that `keep` names, by class."""
+    transfer_weights(without_classifier(earlier, network), network)
     plan = bench.recipe.pretrain
     if not member.keep or plan is None:
-        transfer_weights(earlier, network)
         return
     classes = [name for item in plan.heads for name in item.head.classes]
-    transfer_weights(without_classifier(earlier, network), network)
     kept = {bench.classes.index(name): classes.index(old) for name, old in member.keep.items()}
     keep_neurons(earlier, network, kept)
 

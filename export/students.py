@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from edgecxr.errors import StageError
 from edgecxr.export import lint, to_onnx
@@ -122,12 +123,17 @@ def _distill(bench: Bench, fused: NDArray[np.float32], name: str, place: Path, b
     settings = bench.seeded(bench.recipe.student.distillation, name)
     student = _built(bench, name, len(bench.classes), settings.seed)
     if before is not None:
-        transfer_weights(read_weights(before / WEIGHTS, ()), student)
+        transfer_weights(_backbone(read_weights(before / WEIGHTS, ())), student)
     with bench.watch(f"distill {name}") as progress:
         soft = soft_targets(bench, fused)
         live = live_teacher(bench) if bench.recipe.student.teaching == "live" else None
         distill(student, bench.samples(), soft, bench.heads, settings, folder=place, teacher=live, progress=progress)
     write_weights(place / WEIGHTS, student.state_dict())
+
+
+def _backbone(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A student's weights without its head, whose outputs stand for the classes of `pretrain`, in their order."""
+    return {name: value for name, value in weights.items() if not name.startswith("head.")}
 
 
 def _built(bench: Bench, name: str, classes: int, seed: int = 0) -> Student:
