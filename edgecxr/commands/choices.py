@@ -13,7 +13,7 @@ from edgecxr.commands.terminal import ExitCode, note
 if TYPE_CHECKING:
     from edgecxr.bundle import Bundle
 
-__all__ = ["check_choices", "check_inputs", "check_page", "make_folder", "misuse", "writing"]
+__all__ = ["check_choices", "check_inputs", "check_page", "check_results", "make_folder", "misuse", "writing"]
 
 
 def misuse(sentence: str) -> NoReturn:
@@ -48,8 +48,22 @@ def writing(path: Path) -> Iterator[None]:
         misuse(f"cannot write {path}: {error.strerror or error}; name a place that can be written")
 
 
+def check_results(path: Path, start: bytes) -> None:
+    """End when the file holds something else than earlier results, which begin with `start` in whatever case.
+
+    A film whose name was given in the wrong place is lost when results are written over it.
+    """
+    if not path.is_file():
+        return
+    with writing(path), path.open("rb") as file:
+        found = file.read(1024).lstrip()
+    if found and not found.lower().startswith(start):
+        misuse(f"{path} holds something else than results of this kind, and is not written over; name another file")
+
+
 def check_page(path: Path) -> None:
-    """End when a file cannot be written; what it holds is kept, and none is left where none was."""
+    """End when a file cannot be written, or is no page; what it holds is kept, and none is left where none was."""
+    check_results(path, b"<!doctype html")
     there = path.exists()
     with writing(path):
         path.open("ab").close()

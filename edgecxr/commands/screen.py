@@ -11,7 +11,15 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgecxr.commands.choices import check_choices, check_inputs, check_page, make_folder, misuse, writing
+from edgecxr.commands.choices import (
+    check_choices,
+    check_inputs,
+    check_page,
+    check_results,
+    make_folder,
+    misuse,
+    writing,
+)
 from edgecxr.commands.terminal import ExitCode, counted, note, print_json, progress
 
 if TYPE_CHECKING:
@@ -59,7 +67,7 @@ def screen(
     files = _files(paths)
     opened = Bundle.open(bundle or default_bundle_path())
     check_choices(opened, engine, precision, point)
-    _check_targets(html, heatmaps)
+    _check_targets(files, jsonl, html, heatmaps)
     quiet = as_json or jsonl == Path("-")
     with ExitStack() as stack:
         tell = None if quiet else _Following()
@@ -105,8 +113,16 @@ def _files(paths: list[Path]) -> list[Path]:
     return files
 
 
-def _check_targets(html: Path | None, heatmaps: Path | None) -> None:
-    """End before films are screened when what is written after them cannot be."""
+def _check_targets(files: Sequence[Path], jsonl: Path | None, html: Path | None, heatmaps: Path | None) -> None:
+    """End before films are screened when what is written cannot be, or would be written over a film."""
+    films = {path.resolve() for path in files}
+    for target in (jsonl, html):
+        if target is not None and target.resolve() in films:
+            misuse(f"{target} is one of the films to screen, and is not written over; write it to another place")
+    if heatmaps is not None and heatmaps.resolve() in {path.parent for path in films}:
+        misuse(f"{heatmaps} holds films to screen, and a picture could take the place of one; name another folder")
+    if jsonl is not None and jsonl != Path("-"):
+        check_results(jsonl, b"{")
     if html is not None:
         check_page(html)
     if heatmaps is not None:

@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,7 @@ def test_of_as_many_outputs_none_is_taken_over_by_its_position(tmp_path: Path) -
     bench = Bench(plan, workshop, gather_films(plan, workshop), tmp_path, lambda _: nullcontext(Silent()))
     choose_student(bench, fuse_members(bench))
 
-    def weights(stage: str, name: str) -> dict[str, torch.Tensor]:
+    def weights(stage: str, name: str) -> dict[str, Any]:
         return read_weights(workshop.outcomes[stage].folder / name, ())
 
     earlier = weights("pretrain-plain", "weights.safetensors")

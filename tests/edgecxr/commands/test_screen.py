@@ -11,7 +11,6 @@ from edgecxr.bundle import Bundle
 from edgecxr.errors import EngineError
 from edgecxr.phantom import chest, write_dicom
 from edgecxr.runtimes.compiler import Candidate
-from edgecxr.runtimes.engine import Engine
 from edgecxr.runtimes.ort import OrtCpu
 from edgecxr.runtimes.screener import Screener
 from edgecxr.runtimes.tensorrt_api import Progress
@@ -20,12 +19,12 @@ Run = Callable[..., Any]
 
 
 def never_done(bundle: Bundle) -> Sequence[Candidate]:
-    def make(progress: Progress) -> Engine:
+    def never(progress: Progress) -> None:
         while progress("tactics", 3, 40):
             threading.Event().wait(0.01)
         raise EngineError("compiling was cancelled")
 
-    return [Candidate(OrtCpu, "fp16", make)]
+    return [Candidate(OrtCpu, "fp16", lambda: OrtCpu(bundle, "fp16"), never)]
 
 
 def test_what_is_being_compiled_is_told_of_and_not_waited_for(
@@ -49,3 +48,43 @@ def test_a_machine_that_reads_the_output_is_told_nothing_of_it(
     done = run("screen", "a.dcm", "--bundle", tiny_bundle, "--json")
     assert done.returncode == 0
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ["--jsonl", "a.dcm", "b.dcm"],
+            "a.dcm holds something else than results of this kind, and is not written over",
+        ),
+        (["--html", "a.dcm", "b.dcm"], "a.dcm holds something else than results"),
+        (["b.dcm", "--jsonl", "b.dcm"], "b.dcm is one of the films to screen"),
+        ([".", "--html", "./sub/../b.dcm"], "b.dcm is one of the films to screen"),
+        ([".", "--jsonl", "link.jsonl"], "link.jsonl is one of the films to screen"),
+        (["b.dcm", "--jsonl", "page.html"], "page.html holds something else than results"),
+        ([".", "--heatmaps", "sub"], "sub holds films to screen, and a picture could take the place of one"),
+    ],
+)
+def test_no_film_is_written_over(
+    run: Run, tiny_bundle: Path, tmp_path: Path, arguments: Sequence[str], sentence: str
+) -> None:
+    (tmp_path / "sub").mkdir()
+    for number, name in enumerate(("a.dcm", "b.dcm", "sub/c.dcm"), start=1):
+        write_dicom(chest(number, size=128), tmp_path / name)
+    (tmp_path / "link.jsonl").symlink_to("a.dcm")
+    (tmp_path / "page.html").write_text("<!DOCTYPE html>")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    done = run("screen", *arguments, "--bundle", tiny_bundle)
+    assert done.returncode == 2
+    assert sentence in " ".join(done.stderr.split())
+    assert done.stdout == ""
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_earlier_results_are_written_over(run: Run, tiny_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    write_dicom(chest(1, size=128), tmp_path / "films" / "a.dcm")
+    targets = ("--jsonl", "a.jsonl", "--html", "a.html", "--heatmaps", "maps")
+    for _ in range(2):
+        assert run("screen", "films", "--bundle", tiny_bundle, *targets).returncode == 0
+        assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 1
