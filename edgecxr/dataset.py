@@ -94,10 +94,11 @@ def load_dataset(folder: str | Path, *, labels: str = "labels.csv", heads: Seque
     """
     place = Path(folder)
     header, rows, problems = _read_rows(place / labels)
-    if lacking := _missing_columns(dict.fromkeys(header, ""), heads, str(place / labels)):
-        raise DatasetError([*problems, *lacking])
-    given = "fold" in header
-    problems += [problem for number, row in rows.items() for problem in _row_problems(place, number, row, heads)]
+    problems += _missing_columns(dict.fromkeys(header, ""), heads, str(place / labels))
+    if not {"file", "patient"} <= set(header):
+        raise DatasetError(problems)
+    given, legible = "fold" in header, [placed for placed in heads if set(placed.names) <= set(header)]
+    problems += [problem for number, row in rows.items() for problem in _row_problems(place, number, row, legible)]
     problems += _repeated_files(rows) + _split_patients(rows if given else {})
     if problems:
         raise DatasetError(problems)
@@ -166,9 +167,8 @@ def _row_problems(folder: Path, number: int, row: Row, heads: Sequence[HeadColum
         yield f"{where}: no patient"
     if "fold" in row and not (row["fold"].isascii() and row["fold"].isdigit()):
         yield f"{where}: fold {row['fold']!r} is not a whole number, 0 or more"
-    for placed in heads:
-        for text in placed.problems(row):
-            yield f"{where}: {text}"
+    for text in dict.fromkeys(text for placed in heads for text in placed.problems(row)):
+        yield f"{where}: {text}"
 
 
 def _file_problem(folder: Path, name: str) -> str | None:
@@ -236,7 +236,7 @@ def _same_content(films: Mapping[int, Film], heads: Sequence[HeadColumns]) -> li
     """One problem for each film whose bytes stand under another name in another fold, or with another label."""
     first: dict[str, Film] = {}
     problems = []
-    columns = [name for placed in heads for name in placed.names]
+    columns = dict.fromkeys(name for placed in heads for name in placed.names)
     for number, film in films.items():
         earlier = first.setdefault(film.sha256, film)
         where = f"row {number} ({film.values['file']}): the same bytes as {earlier.values['file']}"

@@ -273,3 +273,27 @@ def test_rows_of_a_wrong_length_hide_nothing_and_blank_lines_count(folder):
         "row 7",
     ]
     assert caught.value.problems[0] == "row 3: 2 cells, but the header has 3"
+
+
+def test_what_two_heads_find_wrong_with_one_cell_is_said_once(folder):
+    again = HeadColumns(head=THREE.head.model_copy(update={"name": "earlier"}))
+    write(folder, changed(0, label="xyzzy"))
+    with pytest.raises(DatasetError, match="1 problem") as caught:
+        load_dataset(folder, heads=[THREE, again])
+    assert list(caught.value.problems) == ["row 2 (a.png): label 'xyzzy' is not one of normal, covid, pneumonia"]
+    write(folder, GOOD)
+    (folder / "b.png").write_bytes(b"a.png")
+    with pytest.raises(DatasetError, match=r"row 3 .*, but labelled otherwise in label$"):
+        load_dataset(folder, heads=[THREE, again])
+
+
+def test_a_column_that_is_missing_hides_no_row(folder):
+    nih = HeadColumns(head=Head(name="nih", kind="sigmoid", classes=("Mass", "Edema")))
+    write(folder, changed(1, label="xyzzy", file="nowhere.png", Edema="maybe"))
+    with pytest.raises(DatasetError, match="data set") as caught:
+        load_dataset(folder, heads=[THREE, nih])
+    assert [problem.rpartition(": ")[2].split(" (")[0] for problem in caught.value.problems[1:]] == [
+        f"there is no such file below {folder}",
+        "label 'xyzzy' is not one of normal, covid, pneumonia",
+    ]
+    assert "column 'Mass' is missing (head 'nih' reads it)" in caught.value.problems[0]
