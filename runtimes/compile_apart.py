@@ -38,15 +38,22 @@ class Compiled(NamedTuple):
 
 
 def compile_apart(
-    model: bytes, *, capability: str = "", folder: Path | None = None, progress: Progress | None = None
+    model: bytes,
+    *,
+    capability: str = "",
+    folder: Path | None = None,
+    kept: bool = False,
+    progress: Progress | None = None,
 ) -> Compiled:
     """Build the engine of an ONNX file for the GPU here, or (TensorRT-RTX) for a compute capability.
+
+    With `kept` one that is in the cache already is taken; without it, it is built anew.
 
     Raises EngineError: no TensorRT, no GPU where one is needed, refused, cancelled (`progress` gave False), or the
     builder crashed.
     """
     cache = EngineCache(folder)
-    command = [sys.executable, "-m", OFFSPRING, capability or "-", str(cache.folder)]
+    command = [sys.executable, "-m", OFFSPRING, capability or "-", str(cache.folder), "kept" if kept else "anew"]
     places = [str(Path(edgecxr.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
     with subprocess.Popen(
@@ -116,7 +123,7 @@ def _messages(process: "subprocess.Popen[bytes]") -> Iterator[dict[str, Any]]:
             yield message
 
 
-def _work(capability: str, folder: str) -> None:
+def _work(capability: str, folder: str, *, kept: bool) -> None:
     from edgecxr.runtimes.trt import compile_model, engine_key
 
     api = tensorrt_api.load()
@@ -125,9 +132,11 @@ def _work(capability: str, folder: str) -> None:
     key = engine_key(model, api, gpu, capability)
     if api.builds_without_gpu and not capability and gpu is not None:
         capability = gpu.capability
-    with cache.building() as waited:
-        engine = cache.read(key) if waited else None  # another worker of the same node builds the same
-        engine = engine or compile_model(model, key, api, cache, capability=capability, progress=_print_step)
+    engine = cache.read(key) if kept else None
+    if engine is None:
+        with cache.building() as waited:
+            engine = cache.read(key) if waited else None  # another worker of the same node builds the same
+            engine = engine or compile_model(model, key, api, cache, capability=capability, progress=_print_step)
     _print({"path": str(cache.path(key)), "bytes": len(engine), "seconds": perf_counter() - start})
 
 
@@ -141,9 +150,9 @@ def _print_step(phase: str, step: int, of: int) -> bool:
 
 
 def _main() -> None:
-    capability, folder = sys.argv[1:]
+    capability, folder, kept = sys.argv[1:]
     try:
-        _work("" if capability == "-" else capability, folder)
+        _work("" if capability == "-" else capability, folder, kept=kept == "kept")
     except EngineError as error:
         _print({"error": str(error)})
 

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from edgecxr.bundle import Bundle
@@ -18,7 +17,6 @@ from edgecxr.errors import EdgeCxrError, EngineError, KernelError
 from edgecxr.runtimes.compile_apart import compile_apart
 from edgecxr.runtimes.driver import probe
 from edgecxr.runtimes.engine import Engine
-from edgecxr.runtimes.proof import prove
 from edgecxr.runtimes.registry import check_thresholds, referred
 from edgecxr.runtimes.tensorrt_api import Progress
 from edgecxr.spec import Precision
@@ -31,11 +29,12 @@ logger = logging.getLogger("edgecxr")
 
 
 class Candidate(NamedTuple):
-    """An engine that might serve better; `make` compiles and opens it, and stops where progress gives False."""
+    """An engine that might serve better. What may end this process belongs into `open`, where it is answered for."""
 
     family: type[Engine]
     precision: Precision
-    make: Callable[[Progress], Engine]
+    open: Callable[[], Engine]  # unproven: that is done here
+    compile: Callable[[Progress], object] = lambda _: None  # before `open`, apart; stops where progress gives False
 
     @property
     def name(self) -> str:
@@ -90,6 +89,7 @@ class Succession:
         self._first = self._current = first
         self._leases: dict[int, int] = {}
         self._lock = threading.Condition()
+        self._telling = threading.RLock()  # so that what is told of comes in the order in which it happened
         self._closing = False
         self._attempts = [Attempt(item.name) for item in candidates]
         self._thread = threading.Thread(target=self._try, args=(list(candidates),), name="edgecxr-compile", daemon=True)
@@ -172,13 +172,14 @@ class Succession:
             taken.close()
 
     def _fall_back(self, failed: Engine, reason: str) -> None:
-        with self._lock:
-            if failed is self._first or failed is not self._current:
-                return
-            self._current = self._first
-            index = next(i for i, item in enumerate(self._attempts) if item.state == "serving")
-            noted = self._change(index, state="dropped", reason=reason)
-        self._say(noted)
+        with self._telling:
+            with self._lock:
+                if failed is self._first or failed is not self._current:
+                    return
+                self._current = self._first
+                index = next(i for i, item in enumerate(self._attempts) if item.state == "serving")
+                noted = self._change(index, state="dropped", reason=reason)
+            self._say(noted)
 
     def _try(self, candidates: list[Candidate]) -> None:
         for index, candidate in enumerate(candidates):
@@ -202,10 +203,11 @@ class Succession:
 
         references = check_thresholds(self._bundle, candidate.family, candidate.precision, self._point)
         self._note(index, state="compiling")
-        made = candidate.make(advance)
+        candidate.compile(advance)
+        self._note(index, state="proving")  # from here on it is in this process, and can end it
+        made = candidate.open()
         try:
-            self._note(index, state="proving")
-            prove(made.family, self._bundle, made.precision, made.infer)
+            made.prove(self._bundle)
             if references:
                 referred(self._bundle, made, references)
             if self._closing:
@@ -217,14 +219,16 @@ class Succession:
 
     def _swap(self, index: int, made: Engine) -> None:
         made.passed_over = [(item.name, item.reason) for item in self.attempts() if item.state == "dropped"]
-        with self._lock:
-            self._current = made
-            origin = {"engine": made.family, "precision": made.precision, "kernel": made.kernel}
-            noted = self._change(index, state="serving", **origin)
-        self._say(noted)
+        with self._telling:
+            with self._lock:
+                self._current = made
+                origin = {"engine": made.family, "precision": made.precision, "kernel": made.kernel}
+                noted = self._change(index, state="serving", **origin)
+            self._say(noted)
 
     def _note(self, index: int, **changes: Any) -> None:
-        self._say(self._change(index, **changes))
+        with self._telling:
+            self._say(self._change(index, **changes))
 
     def _change(self, index: int, **changes: Any) -> Attempt | None:
         """The attempt as it is from now on; None where that changes nothing."""
@@ -249,15 +253,17 @@ class Succession:
 
 def tensorrt_candidates(bundle: Bundle) -> list[Candidate]:
     """TensorRT in each packed precision, the fastest first; none where there is no GPU."""
-    from edgecxr.runtimes.trt import TensorRt, compiled
+    from edgecxr.runtimes.trt import TensorRt
 
     if probe().reason:
         return []
 
-    def make(precision: Precision, progress: Progress) -> Engine:
-        if not compiled(bundle, precision):
-            compile_apart(bundle.model(precision), progress=progress)
-        return TensorRt.open(bundle, precision)
+    def candidate(precision: Precision) -> Candidate:
+        return Candidate(
+            TensorRt,
+            precision,
+            lambda: TensorRt.open(bundle, precision, golden=False),
+            lambda progress: compile_apart(bundle.model(precision), kept=True, progress=progress),
+        )
 
-    packed = [item for item in TensorRt.preference if item in bundle.precisions]
-    return [Candidate(TensorRt, item, partial(make, item)) for item in packed]
+    return [candidate(item) for item in TensorRt.preference if item in bundle.precisions]

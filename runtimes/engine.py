@@ -82,8 +82,12 @@ class Engine(ABC):
             raise EngineError(f"{cls.family} runs on {cls.device!r}, not on {device!r}")
         engine = cls(bundle, precision, threads=threads)
         if golden:
-            prove(engine.family, bundle, precision, engine.infer)
+            engine.prove(bundle)
         return engine
+
+    def prove(self, bundle: Bundle) -> None:
+        """Hold this engine against the golden set of its bundle. Raises EngineError where it does not reproduce it."""
+        prove(self.family, bundle, self.precision, self.infer)
 
     def infer(self, batch: NDArray[Any]) -> Answer:
         """Preprocessed (N, 1, S, S) -> logits (N, C), cam (N, C, h, w), embedding (N, D), all finite float32.

@@ -23,6 +23,7 @@ class Launch(NamedTuple):
     """Films that wait in pinned memory. Launches of one `key` enqueue the same calls with the same arguments."""
 
     key: tuple[object, ...]
+    generation: int  # of the staging memory, from 1; part of the key, because memory anew may have the old address
     enqueue: Callable[[], None]  # the copy and the kernel, on the device's stream; the context must be current
 
 
@@ -37,6 +38,7 @@ class FrameKernel:
         with device.use():
             self._function: Any = self._module.get_function(ENTRIES[self._dtype.name])
         self._staging: Buffer | None = None
+        self._generation = 0
 
     def stage(self, radiographs: Sequence[Radiograph], spec: PreprocessSpec, output: Buffer) -> Launch:
         """Pack films for a launch that writes all of `output`, (N, 1, S, S). Nothing may run on the stream.
@@ -64,8 +66,8 @@ class FrameKernel:
             np.uintp(output.address),
         )
         shape = (plan.grid, (plan.threads, 1, 1), plan.shared_bytes)
-        key = (pixels_at + plan.bytes, *(value.item() for value in arguments), *shape)
-        return Launch(key, partial(self._enqueue, staging, pixels_at + plan.bytes, arguments, shape))
+        key = (self._generation, pixels_at + plan.bytes, *(value.item() for value in arguments), *shape)
+        return Launch(key, self._generation, partial(self._enqueue, staging, pixels_at + plan.bytes, arguments, shape))
 
     def _enqueue(
         self,
@@ -84,6 +86,7 @@ class FrameKernel:
                 self._device.release(self._staging)
                 self._staging = None
             self._staging = self._device.buffer(-(-size // STEP) * STEP)
+            self._generation += 1
         return self._staging
 
 

@@ -26,6 +26,7 @@ from edgecxr.spec import Precision, PreprocessSpec
 
 __all__ = ["GpuEngine", "GpuGraph", "Port"]
 
+BATCH = "batch"  # key of the one graph that has no film
 MOST_GRAPHS = 4  # sizes of films whose CUDA graph is kept; a detector has one to three
 
 
@@ -51,6 +52,7 @@ class GpuGraph(Graph):
         self.plain = ""  # why there are no CUDA graphs
         self._graphs: dict[object, CudaGraph] = {}
         self._kernel: FrameKernel | None = None
+        self._generation = 0  # of the staging memory that graphs of films were captured with
         self.device = Device()
         try:
             image, outputs = self._load(model)
@@ -83,7 +85,7 @@ class GpuGraph(Graph):
         for buffer in outputs:
             buffer.poison_host()
         image.array(batch.shape, batch.dtype)[...] = batch
-        self._execute("batch", self._enqueue_batch)
+        self._execute(BATCH, self._enqueue_batch)
         return self._written()
 
     def screen(self, frame: Radiograph, spec: PreprocessSpec) -> tuple[Answer, float, float]:
@@ -95,6 +97,7 @@ class GpuGraph(Graph):
         if self._kernel is None:
             self._kernel = FrameKernel(self.device, self.input_dtype)
         launch = self._kernel.stage([frame], spec, self._buffers[0])
+        self._forget_films(launch.generation)
         for buffer in self._buffers:
             buffer.poison_host()
         middle = perf_counter_ns()
@@ -102,6 +105,15 @@ class GpuGraph(Graph):
         answer = self._answer(self._written(), 1)
         self._check_input()
         return answer, (middle - start) / 1e6, (perf_counter_ns() - middle) / 1e6
+
+    def _forget_films(self, generation: int) -> None:
+        """Graphs hold the addresses of staging memory: those of memory that was given back are never launched again."""
+        if generation == self._generation:
+            return
+        with self.device.use():
+            for key in [key for key in self._graphs if key != BATCH]:
+                self._graphs.pop(key).close()
+        self._generation = generation
 
     def _enqueue_batch(self) -> None:
         self._buffers[0].upload()
@@ -210,17 +222,21 @@ class GpuEngine(Engine):
         threads: int = 0,
         golden: bool = True,
     ) -> Self:
-        """As `Engine.open`; the golden films pass twice, preprocessed by the CPU's kernel and by the GPU's."""
+        """As `Engine.open`."""
         engine = super().open(bundle, precision, device, threads=threads, golden=False)
         try:
             if golden:
-                prove(cls.family, bundle, precision, engine.infer)
-                films = bundle.golden().frames
-                prove(f"{cls.family} with its own kernel", bundle, precision, lambda _: gathered(engine.run(films)))
+                engine.prove(bundle)
         except BaseException:
             engine.close()
             raise
         return engine
+
+    def prove(self, bundle: Bundle) -> None:
+        """As `Engine.prove`, twice: films preprocessed by the CPU's kernel, and by the GPU's, which screens."""
+        super().prove(bundle)
+        name, films = f"{self.family} with its own kernel", bundle.golden().frames
+        prove(name, bundle, self.precision, lambda _: gathered(self.run(films)))
 
     def infer(self, batch: NDArray[Any]) -> Answer:
         """As `Engine.infer`; raises DeviceFault, after which this engine is closed."""

@@ -1,12 +1,13 @@
 """A judge: one engine with what its decisions need, and no other engine's: gate, thresholds, names in the result."""
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from edgecxr.bundle import Bundle
 from edgecxr.decision import FindingResult, decide
-from edgecxr.errors import Refusal
+from edgecxr.errors import EngineError, Refusal
 from edgecxr.radiograph import Radiograph
 from edgecxr.runtimes.engine import Engine, Output
 from edgecxr.runtimes.lending import Watch
@@ -16,6 +17,15 @@ from edgecxr.scores import probabilities
 __all__ = ["Judge", "Milliseconds"]
 
 Milliseconds = dict[str, float | None]
+
+
+class Opinion(NamedTuple):
+    """What one engine says of one film; without output where preprocessing refused it."""
+
+    screening: Screening
+    findings: tuple[FindingResult, ...]  # also of a film that the gate refuses
+    distance: float | None  # of the gate; None where it is refused
+    output: Output | None
 
 
 class Judge:
@@ -39,22 +49,34 @@ class Judge:
 
     def screen(self, film: Radiograph, file: str, spent: Milliseconds) -> Screening:
         """`spent` holds the stages so far, in ms. Raises EngineError, KernelError: there is no result."""
-        spent = dict(spent)
+        ours = self._opinion(film, file, spent)
+        if self._lender is None:
+            return ours.screening
+        if not self._watch.asks(ours.findings, ours.distance):
+            return replace(ours.screening, notes=(*ours.screening.notes, self._watch.note))
+        theirs = self._lender._opinion(film, file, spent)
+        try:
+            self._watch.compare((ours.output, ours.findings), (theirs.output, theirs.findings))
+        except EngineError:
+            self.engine.close()  # for good, also where nothing takes over
+            raise
+        return theirs.screening
+
+    def _opinion(self, film: Radiograph, file: str, spent: Milliseconds) -> Opinion:
         try:
             output = self.engine.run([film])[0]
-            spent.update(preprocess=output.preprocess_ms, infer=output.infer_ms)
-            self._gate.check(output.embedding)
         except Refusal as error:
-            return self.refused(file, error, spent, film.notes)
-        findings, notes = self._findings(output), film.notes
-        if self._lender is not None:
-            if self._watch.asks(findings):
-                theirs = self._lender.screen(film, file, spent)
-                if theirs.status == "ok":
-                    self._watch.compare(findings, theirs.findings)
-                return theirs
-            notes = (*notes, self._watch.note)
-        return Screening(file, "ok", **self._origin, findings=findings, milliseconds=spent, cam=output.cam, notes=notes)
+            return Opinion(self.refused(file, error, spent, film.notes), (), None, None)
+        spent = {**spent, "preprocess": output.preprocess_ms, "infer": output.infer_ms}
+        findings = self._findings(output)
+        try:
+            distance = self._gate.check(output.embedding)
+        except Refusal as error:
+            return Opinion(self.refused(file, error, spent, film.notes), findings, None, output)
+        decided = Screening(
+            file, "ok", **self._origin, findings=findings, milliseconds=spent, cam=output.cam, notes=film.notes
+        )
+        return Opinion(decided, findings, distance, output)
 
     def _findings(self, output: Output) -> tuple[FindingResult, ...]:
         precision = self.engine.precision

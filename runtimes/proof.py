@@ -13,7 +13,7 @@ from edgecxr.runtimes.graph import Answer
 from edgecxr.scores import probabilities
 from edgecxr.spec import ModelSpec, Precision
 
-__all__ = ["map_agreement", "prove"]
+__all__ = ["LEAST_AGREEMENT", "cosine", "map_agreement", "prove"]
 
 LEAST_AGREEMENT = 0.98  # of activation maps and of embeddings, film by film
 FLAT = 1e-6  # a map or embedding whose deviation is below this has no shape to correlate
@@ -41,7 +41,7 @@ def prove(
     allowed = bundle.manifest.tolerance if tolerance is None else min(tolerance, bundle.manifest.tolerance)
     _check_probabilities(name, spec, wanted, got, allowed)
     _check_agreement(name, "activation maps", map_agreement(golden.cam[precision], answer.cam))
-    _check_agreement(name, "embeddings", _cosine(golden.embedding[precision], answer.embedding))
+    _check_agreement(name, "embeddings", cosine(golden.embedding[precision], answer.embedding))
 
 
 def _preprocess(golden: Golden, spec: ModelSpec) -> NDArray[Any]:
@@ -82,10 +82,11 @@ def map_agreement(wanted: NDArray[np.float32], got: NDArray[np.float32]) -> NDAr
     centred = [
         maps.astype(np.float64) - maps.mean(axis=(2, 3), keepdims=True, dtype=np.float64) for maps in (wanted, got)
     ]
-    return _cosine(centred[0], centred[1])
+    return cosine(centred[0], centred[1])
 
 
-def _cosine(wanted: NDArray[Any], got: NDArray[Any]) -> NDArray[np.float64]:
+def cosine(wanted: NDArray[Any], got: NDArray[Any]) -> NDArray[np.float64]:
+    """Of arrays (N, ...) film by film, (N,) in -1 .. 1. Two without length agree fully, one and another not at all."""
     a, b = (values.reshape(len(values), -1).astype(np.float64) for values in (wanted, got))
     norms = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
     flat = (norms[0] < FLAT).astype(int) + (norms[1] < FLAT)

@@ -16,7 +16,7 @@ from edgecxr.read import find_files, read_radiograph
 from edgecxr.runtimes.compiler import Attempt, Succession, Successors, tensorrt_candidates
 from edgecxr.runtimes.engine import Engine
 from edgecxr.runtimes.judge import Judge, Milliseconds
-from edgecxr.runtimes.proof import prove
+from edgecxr.runtimes.lending import prove_in_use
 from edgecxr.runtimes.registry import open_engine
 from edgecxr.runtimes.screening import Screening
 
@@ -81,9 +81,10 @@ class Screener:
         return self._engines.wait(timeout_s)
 
     def prove(self) -> None:
-        """Hold the engine of the moment against the golden set. Raises EngineError where it does not reproduce it,
-        and none can take over that does."""
-        self._engines.run(lambda engine: prove(engine.family, self.bundle, engine.precision, engine.infer))
+        """Hold the engine of the moment against the golden set, as it screens: with its own kernel, and with the
+        reference whose thresholds it borrows. One that had taken over and fails is dropped, as `successors` and `tell`
+        say; raises EngineError where the first one fails."""
+        self._engines.run(lambda engine: prove_in_use(self.bundle, engine))
 
     def screen(self, film: Radiograph | str | Path) -> Screening:
         """Decide on one film, or refuse it with a reason.

@@ -20,7 +20,7 @@ from edgecxr.runtimes.driver import probe
 from edgecxr.runtimes.engine_cache import EngineCache
 from edgecxr.runtimes.gpu import GpuEngine, GpuGraph, Port, ordered
 from edgecxr.runtimes.graph import OUTPUTS, Graph
-from edgecxr.runtimes.trt import compile_model, engine_key, read_port
+from edgecxr.runtimes.trt import compiled_apart, engine_key, read_port
 
 __all__ = ["TorchTensorRt", "TorchTrtGraph", "check_pair"]
 
@@ -101,8 +101,7 @@ class TorchTrtGraph(GpuGraph):
         api, cache = tensorrt_api.load(), EngineCache()
         key = engine_key(model, api, self.device.gpu)
         with self.device.use():
-            capability = self.device.gpu.capability if api.builds_without_gpu else ""
-            plan = cache.read(key) or compile_model(model, key, api, cache, capability=capability)
+            plan = compiled_apart(model, key, cache)
             try:
                 self._module: Any = TorchTensorRTModule(
                     serialized_engine=plan, input_binding_names=["image"], output_binding_names=list(OUTPUTS)

@@ -5,18 +5,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from edgecxr.bundle import Bundle
 from edgecxr.errors import EngineError
 from edgecxr.runtimes import tensorrt_api
+from edgecxr.runtimes.compile_apart import compile_apart
 from edgecxr.runtimes.cuda import Buffer
 from edgecxr.runtimes.driver import Gpu, probe
 from edgecxr.runtimes.engine_cache import EngineCache, Key
 from edgecxr.runtimes.gpu import GpuEngine, GpuGraph, Port, ordered
 from edgecxr.runtimes.graph import Graph
 from edgecxr.runtimes.tensorrt_api import Progress, Tensorrt
-from edgecxr.spec import Precision
 
-__all__ = ["TensorRt", "TensorRtGraph", "compile_model", "compiled", "engine_key", "read_port"]
+__all__ = ["TensorRt", "TensorRtGraph", "compile_model", "compiled_apart", "engine_key", "read_port"]
 
 
 def engine_key(model: bytes, api: Tensorrt, gpu: Gpu | None, capability: str = "") -> Key:
@@ -53,10 +52,16 @@ def compile_model(
     return plan.engine
 
 
-def compiled(bundle: Bundle, precision: Precision) -> bool:
-    """Whether an engine for this machine is kept already. Raises EngineError: no GPU, no TensorRT."""
-    gpu = probe().gpu()
-    return EngineCache().read(engine_key(bundle.model(precision), tensorrt_api.load(), gpu)) is not None
+def compiled_apart(model: bytes, key: Key, cache: EngineCache, *, kept: bool = True) -> bytes:
+    """The engine of an ONNX file for the GPU here, kept under `key`; built by a process of its own where there is none,
+    and anew without `kept`. Raises EngineError."""
+    plan = cache.read(key) if kept else None
+    if plan is None:
+        compile_apart(model, folder=cache.folder, kept=kept)
+        plan = cache.read(key)
+    if plan is None:
+        raise EngineError(f"the engine that was built is not in {cache.folder}; is there room for it?")
+    return plan
 
 
 def read_port(api: Tensorrt, engine: Any, index: int) -> Port:
@@ -86,12 +91,8 @@ class TensorRtGraph(GpuGraph):
         self._key = engine_key(model, self._api, self.device.gpu)
         self._logger = self._api.logger()
         with self.device.use():
-            plan = self._cache.read(self._key)
-            if plan is None or not self._deserialize(plan):
-                capability = self.device.gpu.capability if self._api.builds_without_gpu else ""
-                plan = compile_model(model, self._key, self._api, self._cache, capability=capability)
-                if not self._deserialize(plan):
-                    raise EngineError(f"{self._api.name} does not load the engine that it built: {self._said()}")
+            if not any(self._deserialize(compiled_apart(model, self._key, self._cache, kept=k)) for k in (True, False)):
+                raise EngineError(f"{self._api.name} does not load the engine that it built: {self._said()}")
             self._open_context()
         ports = [read_port(self._api, self._engine, index) for index in range(self._engine.num_io_tensors)]
         return ordered({port.name: port for port in ports}, self.library)

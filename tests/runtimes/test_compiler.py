@@ -36,19 +36,18 @@ def first(bundle: Bundle) -> Engine:
 def slowly(bundle: Bundle, going: threading.Event, precision: Any = "fp16") -> Candidate:
     """ONNX Runtime, made when `going` is set; it reports a step each 10 ms, as a builder does."""
 
-    def make(progress: Progress) -> Engine:
+    def compile_slowly(progress: Progress) -> None:
         step = 0
         while not going.wait(0.01):
             step += 1
             if not progress("tactics", step, 0):
                 raise EngineError("compiling was cancelled")
-        return OrtCpu(bundle, precision, threads=1)
 
-    return Candidate(OrtCpu, precision, make)
+    return ready(bundle, precision)._replace(compile=compile_slowly)
 
 
 def ready(bundle: Bundle, precision: Any = "fp16") -> Candidate:
-    return Candidate(OrtCpu, precision, lambda _: OrtCpu(bundle, precision, threads=1))
+    return Candidate(OrtCpu, precision, lambda: OrtCpu(bundle, precision, threads=1))
 
 
 def serving(succession: Succession) -> tuple[str, str]:
@@ -144,12 +143,16 @@ def test_one_without_thresholds_is_dropped(tiny_build: Any, tmp_path: Path) -> N
         assert serving(succession) == ("openvino-cpu", "fp32")
 
 
+@pytest.mark.parametrize("step", ["compile", "open"])
 @pytest.mark.parametrize("fault", [EngineError("the builder refused"), RuntimeError("a library broke")])
-def test_one_that_cannot_be_made_is_dropped_with_the_reason(fault: Exception, bundle: Bundle, first: Engine) -> None:
-    def make(progress: Progress) -> Engine:
+def test_one_that_cannot_be_made_is_dropped_with_the_reason(
+    fault: Exception, step: str, bundle: Bundle, first: Engine
+) -> None:
+    def fail(*_: object) -> Engine:
         raise fault
 
-    with Succession(bundle, first, [Candidate(OrtCpu, "int8", make)]) as succession:
+    candidate = ready(bundle, "int8")._replace(**{step: fail})
+    with Succession(bundle, first, [candidate]) as succession:
         assert succession.wait(60)
         assert succession.attempts()[0].state == "dropped"
         assert str(fault) in succession.attempts()[0].reason
@@ -196,6 +199,21 @@ def test_a_process_of_its_own_compiles(bundle: Bundle, tmp_path: Path) -> None:
     assert made.path.parent == tmp_path
     assert made.path.stat().st_size > made.size > 1000
     assert steps
+
+
+@pytest.mark.tensorrt
+def test_what_is_kept_is_taken_and_not_built_again(bundle: Bundle, tmp_path: Path) -> None:
+    made = compile_apart(bundle.model("fp16"), capability="8.9", folder=tmp_path)
+    before, steps = made.path.stat().st_ino, list[str]()
+    kept = compile_apart(
+        bundle.model("fp16"),
+        capability="8.9",
+        folder=tmp_path,
+        kept=True,
+        progress=lambda phase, *_: not steps.append(phase),
+    )
+    assert (kept.path, kept.size, kept.path.stat().st_ino) == (made.path, made.size, before)
+    assert set(steps) <= {""}
 
 
 @pytest.mark.tensorrt

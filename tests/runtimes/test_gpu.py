@@ -143,7 +143,7 @@ def test_on_a_gpu_it_takes_over_borrows_thresholds_and_decides_as_the_cpu_does(
     """The whole path but TensorRT: ONNX Runtime infers on the host what the kernel left on the device."""
     pytest.importorskip("pycuda", reason="pip install edgecxr[nvidia] for this test")
     monkeypatch.setattr(lending, "WATCHED", 2)
-    candidate = Candidate(StubEngine, "fp32", lambda _: StubEngine.open(Bundle.open(tiny_bundle), "fp32"))
+    candidate = Candidate(StubEngine, "fp32", lambda: StubEngine.open(Bundle.open(tiny_bundle), "fp32"))
     with (
         Screener(tiny_bundle, "openvino", "fp32") as alone,
         Screener(tiny_bundle, precision="fp32", successors=lambda _: [candidate]) as screener,

@@ -5,7 +5,7 @@ thresholds of its own.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -60,18 +60,17 @@ class Vanishing(Foreign):
 
 
 def follows(*choices: tuple[type[Engine], Any], going: threading.Event | None = None) -> Successors:
-    """Candidates of these families and precisions; the first is made when `going` is set."""
+    """Candidates of these families and precisions; the first is compiled when `going` is set."""
 
-    def make(family: type[Engine], precision: Any, bundle: Bundle) -> Callable[[Progress], Engine]:
-        def wait_and_open(progress: Progress) -> Engine:
-            while going is not None and not going.wait(0.01):
-                if not progress("tactics", 1, 2):
-                    raise EngineError("compiling was cancelled")
-            return family.open(bundle, precision, threads=1)
+    def wait(progress: Progress) -> None:
+        while going is not None and not going.wait(0.01):
+            if not progress("tactics", 1, 2):
+                raise EngineError("compiling was cancelled")
 
-        return wait_and_open
+    def candidate(family: type[Engine], precision: Any, bundle: Bundle) -> Candidate:
+        return Candidate(family, precision, lambda: family(bundle, precision, threads=1), wait)
 
-    return lambda bundle: [Candidate(family, item, make(family, item, bundle)) for family, item in choices]
+    return lambda bundle: [candidate(*choice, bundle) for choice in choices]
 
 
 def wait(screener: Screener) -> list[Attempt]:
@@ -185,7 +184,7 @@ def test_an_engine_that_disagrees_on_a_film_is_not_used_any_more(tiny_bundle: Pa
         (dropped,) = screener.successors()
         assert dropped.state == "dropped"
         assert "on tensorrt-gpu and" in dropped.reason
-        assert "on openvino-cpu, whose thresholds it borrows; wanted within 0.01" in dropped.reason
+        assert "tensorrt-gpu borrows the thresholds of openvino-cpu; wanted within 0.01" in dropped.reason
 
 
 def test_what_may_not_borrow_is_dropped_before_it_is_compiled(tiny_bundle: Path) -> None:

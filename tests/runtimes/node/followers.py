@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgecxr.bundle import Bundle
@@ -28,38 +28,42 @@ class Deadly(OrtCpu):
 def onnxruntime(bundle: Bundle) -> Sequence[Candidate]:
     """ONNX Runtime in FP16, which takes half a second to be compiled."""
 
-    def make(progress: Progress) -> Engine:
+    def compile_slowly(progress: Progress) -> None:
         for step in range(STEPS):
             time.sleep(0.5 / STEPS)
             if not progress("tactics", step + 1, STEPS):
                 raise EngineError("compiling was cancelled")
-        return OrtCpu(bundle, "fp16", threads=1)
 
-    return [Candidate(OrtCpu, "fp16", make)]
+    return [_candidate(OrtCpu, bundle, compile_slowly)]
 
 
 def called(bundle: Bundle) -> Sequence[Candidate]:
     """As `onnxruntime`, once there is the file that EDGECXR_TEST_FOLLOW names."""
 
-    def make(progress: Progress) -> Engine:
+    def wait(progress: Progress) -> None:
         while not Path(os.environ["EDGECXR_TEST_FOLLOW"]).exists():
             time.sleep(0.02)
             if not progress("waiting", 0, 0):
                 raise EngineError("compiling was cancelled")
-        return OrtCpu(bundle, "fp16", threads=1)
 
-    return [Candidate(OrtCpu, "fp16", make)]
+    return [_candidate(OrtCpu, bundle, wait)]
 
 
 def refusing(bundle: Bundle) -> Sequence[Candidate]:
     """A builder that says no."""
 
-    def make(progress: Progress) -> Engine:
+    def refuse(progress: Progress) -> None:
         raise EngineError("tensorrt 10.3.0 refuses the model: no kernel image")
 
-    return [Candidate(OrtCpu, "fp16", make)]
+    return [_candidate(OrtCpu, bundle, refuse)]
 
 
 def deadly(bundle: Bundle) -> Sequence[Candidate]:
     """`Deadly` in FP16; it reproduces the golden set, which is inferred and not run."""
-    return [Candidate(Deadly, "fp16", lambda _: Deadly(bundle, "fp16", threads=1))]
+    return [_candidate(Deadly, bundle)]
+
+
+def _candidate(
+    family: type[Engine], bundle: Bundle, compile_it: Callable[[Progress], object] = lambda _: None
+) -> Candidate:
+    return Candidate(family, "fp16", lambda: family(bundle, "fp16", threads=1), compile_it)
