@@ -12,6 +12,7 @@ from typing import Any
 
 from edgecxr.errors import SpoolError, SpoolFull
 from edgecxr.runtimes.node.database import Database, storable
+from edgecxr.runtimes.node.owed import Owed
 
 __all__ = ["Doubts", "Standing"]
 
@@ -23,8 +24,9 @@ Uid = Callable[[Mapping[str, Any], str, str], str]  # of a record's object of a 
 class Doubts:
     """The marks in the index."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, owed: Owed) -> None:
         self._database = database
+        self.owed = owed  # what is still to be marked
 
     def mark(self, proof: str, told: str, uid: Uid) -> int:
         """Mark what rests on a proof; how many results. `told` is a sentence without patient data.
@@ -37,11 +39,11 @@ class Doubts:
                 "UPDATE results SET doubt = ? WHERE proof = ? AND doubt = ''", (storable(told), proof)
             ).rowcount
             query = (
-                "SELECT deliveries.id, kind, record FROM deliveries JOIN results USING (image) "
+                "SELECT deliveries.id, kind, record, doubt FROM deliveries JOIN results USING (image) "
                 "WHERE proof = ? AND sent IS NULL"
             )
             for row in connection.execute(query, (proof,)).fetchall():
-                renamed = uid(json.loads(row["record"]), row["kind"], told)
+                renamed = uid(json.loads(row["record"]), row["kind"], row["doubt"])
                 connection.execute("UPDATE deliveries SET sop_instance = ? WHERE id = ?", (renamed, row["id"]))
             return marked
 
@@ -55,12 +57,12 @@ class Doubts:
 class Standing:
     """Which proof the results of one worker rest on now, and the proofs that are to be doubted."""
 
-    def __init__(self, worker: str, mark: Callable[[str, str], int]) -> None:
-        """`mark` as `Doubts.mark`, of a proof and a sentence."""
+    def __init__(self, worker: str, mark: Callable[[str, str], int], owed: Owed) -> None:
+        """`mark` as `Doubts.mark`, of a proof and a sentence; what cannot be marked yet is `owed`."""
         self.proof = ""
         self._worker = worker
         self._mark = mark
-        self._failed: list[tuple[str, str]] = []
+        self._owed = owed
 
     def passed(self) -> None:
         """Its engine has just reproduced the golden set: what rests on earlier proofs is well."""
@@ -68,14 +70,14 @@ class Standing:
 
     def failed(self, detail: str) -> None:
         """It did not: what was decided since it last did is in doubt as soon as `settle` has marked it."""
-        self._failed.append((self.proof, f"the engine that gave it failed its next proof: {detail}"))
+        self._owed.add(self.proof, f"the engine that gave it failed its next proof: {detail}")
 
     def settle(self) -> None:
-        """Mark what has to be; what cannot be marked now (a full or busy disk) is when this is called again."""
+        """Mark what is owed; what cannot be marked now (a full or busy disk) is when this is called again."""
         try:
-            while self._failed:
-                marked = self._mark(*self._failed[0])
-                self._failed.pop(0)
+            while (first := self._owed.first()) is not None:
+                marked = self._mark(*first)
+                self._owed.settled(first)
                 logger.error("results are in doubt", extra={"worker": self._worker, "results": marked})
         except (OSError, SpoolError, SpoolFull):
             logger.exception("results in doubt could not be marked; trying again", extra={"worker": self._worker})

@@ -5,6 +5,7 @@
     spool/incoming/<uuid>.part       objects on their way in
     spool/films/<2 hex>/<uuid>.dcm   objects as received (.bin where they are not DICOM)
     spool/quarantine/<uuid>.dcm      objects that a person has to look at
+    spool/doubts                     results that are still to be marked as in doubt (see `owed`)
 
 Order of an acknowledgement: write → fsync → rename → fsync of the folder (and of its parent, where the folder is new)
 → commit of the row → return.
@@ -28,6 +29,7 @@ from edgecxr.runtimes.node.doubts import Doubts
 from edgecxr.runtimes.node.films import Films
 from edgecxr.runtimes.node.images import Arrival, Image, Images, Outcome, Receipt, Result, Row, State
 from edgecxr.runtimes.node.listing import Selection, listed
+from edgecxr.runtimes.node.owed import Owed
 from edgecxr.runtimes.node.parts import MEGABYTE, Part, Parts, disk_error, free_bytes
 from edgecxr.runtimes.node.recovery import Recovery, lock_exclusively, mend
 from edgecxr.runtimes.node.retention import DAY_S, Clock, forget_delivered, redate, set_aside
@@ -72,7 +74,7 @@ class Spool:
         self._images = Images(self._database)
         self._deliveries = Deliveries(self._database)
         self._commitments = Commitments(self._database)
-        self.doubts = Doubts(self._database)
+        self.doubts = Doubts(self._database, Owed(self.folder / "doubts"))
         self._parts = Parts(incoming, limits.max_object_mb * MEGABYTE, limits.refuse_below_mb * MEGABYTE)
         self.coming = Coming(self._database.nudge)  # what is being committed
         self._lock: int | None = None
@@ -83,6 +85,7 @@ class Spool:
         if self._lock is None:
             self._lock = lock_exclusively(self.folder / "lock")
         self._films.prepare()
+        self.doubts.owed.recover()
         return mend(self._database, self._parts.folder, self._films.folder, self._films.quarantine)
 
     def close(self) -> None:

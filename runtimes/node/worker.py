@@ -47,7 +47,8 @@ class Worker(threading.Thread):
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._faults = 0  # in a row
-        self._standing = Standing(name, lambda proof, told: shared.spool.doubts.mark(proof, told, object_uid))
+        doubts = shared.spool.doubts
+        self._standing = Standing(name, lambda proof, told: doubts.mark(proof, told, object_uid), doubts.owed)
 
     def current(self) -> WorkerState:
         """How it fares."""

@@ -14,6 +14,7 @@ from edgecxr.runtimes.node.deliveries import NewDelivery
 from edgecxr.runtimes.node.doubts import Standing
 from edgecxr.runtimes.node.images import Outcome, State
 from edgecxr.runtimes.node.outcome import object_uid
+from edgecxr.runtimes.node.owed import Owed
 from edgecxr.runtimes.node.spool import Spool
 
 TOLD = "the engine that gave it failed its next proof: logits differ"
@@ -46,6 +47,22 @@ def test_what_rests_on_the_proof_and_nothing_else_is_marked(spool: Spool) -> Non
     assert spool.doubts.count() == 2
     assert spool.doubts.mark("b", "another reason", renamed) == 0
     assert doubt_of(spool, images[1]) == TOLD
+
+
+def test_what_could_not_be_marked_before_the_node_ended_is_at_its_next_start(spool: Spool, folder: Path) -> None:
+    image = decide(spool, "1.2.3", "a", NewDelivery("pacs", "sr", "2.25.1"))
+    standing = Standing("worker-1", lambda proof, told: spool.doubts.mark(proof, told, object_uid), spool.doubts.owed)
+    standing.proof = "a"
+    spool.close()  # no mark can be made any more
+    standing.failed("logits differ")
+    again = Spool(folder, LIMITS)
+    again.recover()
+    assert doubt_of(again, image) == ""
+    Standing("worker-1", lambda proof, told: again.doubts.mark(proof, told, object_uid), again.doubts.owed).settle()
+    assert (doubt_of(again, image), again.doubts.count(), again.doubts.owed.first()) == (TOLD, 1, None)
+    ((delivery, _),) = again.deliveries(image)
+    assert delivery.sop_instance == object_uid({**RECORD, "sop_instance": "1.2.3"}, "sr", TOLD)
+    again.close()
 
 
 def test_what_is_not_delivered_becomes_another_object(spool: Spool) -> None:
@@ -103,7 +120,7 @@ def _screening(spool: Spool) -> int:
     return claimed(spool).id
 
 
-def test_a_worker_marks_what_could_not_be_marked_before() -> None:
+def test_a_worker_marks_what_could_not_be_marked_before(tmp_path: Path) -> None:
     marked: list[tuple[str, str]] = []
     full = [True]
 
@@ -113,7 +130,7 @@ def test_a_worker_marks_what_could_not_be_marked_before() -> None:
         marked.append((proof, told))
         return 1
 
-    standing = Standing("worker-1", mark)
+    standing = Standing("worker-1", mark, Owed(tmp_path / "doubts"))
     standing.passed()
     first = standing.proof
     standing.failed("logits differ")
