@@ -109,10 +109,12 @@ def rollback(
     trusted: Sequence[str | Path] = (),
     allow_unsigned: bool = False,
     prove: Accept | None = None,
+    to: Path | None = None,
 ) -> Installation:
     """Go back to the bundle before, which must pass all that `install` asks; a second rollback goes forward again.
 
-    Before the first that was installed there was the package's own.
+    Before the first that was installed there was the package's own. With `to`, only to that bundle: since the caller
+    looked, another may have been installed, and then this is not the one before any more.
 
     Raises BundleError, also where there is nothing to go back to, and whatever `prove` raises. Then nothing changes.
     """
@@ -124,7 +126,10 @@ def rollback(
                 f"{place}: no bundle was installed, so there is none to go back to; edgecxr install BUNDLE"
             )
         after = _Pointer(current=before.previous, previous=before.current)
-        opened = Bundle.open(_path(place, after.current))
+        path = _path(place, after.current)
+        if to is not None and path != to:
+            raise BundleError(f"{place}: the bundle before is {path.name} by now, not {to.name}; nothing was put back")
+        opened = Bundle.open(path)
         opened.verify()
         signed_by = signature.check(opened, trusted, allow_unsigned)
         if prove is not None:

@@ -63,13 +63,15 @@ class Models:
             logger.error("a bundle that was installed is not used", extra={"error": str(error)})
         self.problem = told
         try:
-            if installed.previous(self._config.folder) == self._workers.bundle:
+            used = self._workers.bundle
+            if installed.previous(self._config.folder) == used:
                 installed.rollback(
                     self._config.folder,
                     trusted=self._config.bundle.trusted_keys,
                     allow_unsigned=self._config.bundle.allow_unsigned,
+                    to=used,
                 )
-                self._seen = self._workers.bundle
+                self._seen = used
         except BundleError as back:
             logger.error("the bundle before it could not be put back", extra={"error": str(back)})
 

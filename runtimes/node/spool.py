@@ -281,9 +281,13 @@ class Spool:
                 return Receipt(twin.id, "same")
 
     def _known(self, path: Path, arrival: Arrival) -> tuple[list[Image], Image | None]:
-        """The images of the UID, and the one of them that is the same image."""
+        """The images of the UID, and the one of them that is the same image, and was not forgotten meanwhile."""
         known = self._images.find(arrival.sop_instance)
-        return known, next((image for image in known if self._same(path, arrival, image)), None)
+        while (twin := next((image for image in known if self._same(path, arrival, image)), None)) is not None:
+            known = self._images.find(arrival.sop_instance)
+            if twin.id in [image.id for image in known]:
+                break
+        return known, twin
 
     def _same(self, path: Path, arrival: Arrival, image: Image) -> bool:
         """Whether an arrival is a copy of an image, whoever sent it."""

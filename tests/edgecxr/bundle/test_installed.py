@@ -101,6 +101,16 @@ def test_install_rollback_and_forward_again(bundles: list[Path], tmp_path: Path)
     assert (current(tmp_path), previous(tmp_path)) == (second.path, first.path)
 
 
+def test_back_to_one_bundle_and_no_other(bundles: list[Path], tmp_path: Path) -> None:
+    """Whoever finds the current one bad must not undo an install that came between."""
+    first = install(tmp_path, bundles[0], allow_unsigned=True).path
+    second = install(tmp_path, bundles[1], allow_unsigned=True).path
+    with pytest.raises(BundleError, match=f"the bundle before is {first.name} by now, not {second.name}"):
+        rollback(tmp_path, allow_unsigned=True, to=second)
+    assert (current(tmp_path), previous(tmp_path)) == (second, first)
+    assert rollback(tmp_path, allow_unsigned=True, to=first).path == first == current(tmp_path)
+
+
 def test_back_to_the_packages_own_and_forward_again(bundles: list[Path], tmp_path: Path) -> None:
     own = default_bundle_path()
     if not own.exists():

@@ -3,6 +3,7 @@
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,6 +105,24 @@ def test_a_copy_of_an_image_whose_file_is_gone_is_kept(spool: Spool) -> None:
     second = put(spool, "1.2.3")
     assert second.image != first.image
     assert spool.is_durable(CR, "1.2.3")
+
+
+def test_a_copy_of_an_image_that_is_forgotten_while_they_are_compared_is_kept(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = put(spool, "1.2.3", b"film")
+    spool.finish(claimed(spool).id, OK)
+    compare = spool._same
+
+    def slow(*told: Any) -> bool:
+        same = compare(*told)
+        assert spool.expire(time.time() + 1e9) == 1
+        return same
+
+    monkeypatch.setattr(spool, "_same", slow)
+    second = put(spool, "1.2.3", b"film")
+    assert (second.copy, second.image != first.image) == ("new", True)
+    assert spool.path(spool.get(second.image)).read_bytes() == b"film"
 
 
 def test_the_same_uid_from_many_threads_at_once_is_one_image(spool: Spool, folder: Path) -> None:
