@@ -33,6 +33,7 @@ States = Annotated[
     list[str] | None,
     typer.Option("--state", help="received, screening, decided, refused, delivered or quarantined; may be repeated."),
 ]
+Doubt = Annotated[bool, typer.Option("--doubt", help="Those with a result in doubt.")]
 Search = Annotated[str, typer.Option(help="Part of a patient's name or ID, or of an accession number.")]
 
 
@@ -40,6 +41,7 @@ def list_images(
     config: Config,
     state: States = None,
     search: Search = "",
+    doubt: Doubt = False,
     limit: Annotated[int, typer.Option(min=1, help="Rows to show, newest first.")] = 50,
     as_json: AsJson = False,
 ) -> None:
@@ -48,7 +50,7 @@ def list_images(
     Example: `edgecxr queue list --config node.yaml --search doe`
     """
     with _spool(config) as spool:
-        rows = [row for row, _ in zip(_rows(spool, _states(state), search), range(limit), strict=False)]
+        rows = [row for row, _ in zip(_rows(spool, _states(state), search, doubt), range(limit), strict=False)]
         counts = {name.value: number for name, number in spool.counts().items()}
         outstanding = spool.outstanding()
     if as_json:
@@ -88,7 +90,9 @@ def show(
 
 
 def retry(
-    images: Annotated[list[int], typer.Argument(help="Numbers of images.", show_default=False)], config: Config
+    config: Config,
+    images: Annotated[list[int] | None, typer.Argument(help="Numbers of images.", show_default=False)] = None,
+    doubt: Doubt = False,
 ) -> None:
     """Have images screened again that are quarantined, refused or in doubt. Ends with 1 when some cannot be.
 
@@ -96,9 +100,12 @@ def retry(
     """
     from edgecxr.errors import SpoolError
 
+    if not (images or doubt):
+        misuse("say which images: their numbers or --doubt")
     failed = 0
     with _spool(config) as spool:
-        for image in images:
+        doubtful = [image.id for image, _ in _rows(spool, None, "", doubt=True)][::-1] if doubt else []
+        for image in dict.fromkeys([*(images or ()), *doubtful]):
             try:
                 spool.retry(image)
                 print(f"{image}  waits for screening")
@@ -178,10 +185,14 @@ def _states(names: list[str] | None) -> list["State"] | None:
     return [State(name) for name in names] if names else None
 
 
-def _rows(spool: "Spool", states: Sequence["State"] | None, search: str) -> Iterator[tuple["Image", "Result | None"]]:
+def _rows(
+    spool: "Spool", states: Sequence["State"] | None, search: str, doubt: bool = False
+) -> Iterator[tuple["Image", "Result | None"]]:
     """All rows of a selection, newest first, a page at a time."""
+    from edgecxr.runtimes.node.listing import Selection
+
     before = None
-    while rows := spool.listing(states=states, text=search, limit=PAGE, before=before, order="newest"):
+    while rows := spool.rows(Selection(states, text=search, limit=PAGE, before=before, doubt=doubt)):
         yield from rows
         before = rows[-1][0].id
 

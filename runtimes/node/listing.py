@@ -26,6 +26,7 @@ class Selection:
     status: Literal["ok", "refused"] | None = None  # of the result
     positive: bool = False  # for any finding
     since: float | None = None  # received then or later, Unix seconds
+    doubt: bool = False  # with a result in doubt; what is in quarantine has none
 
     def statement(self) -> tuple[str, list[Any]]:
         """SQL and its values. Raises SpoolError for an order that there is not."""
@@ -53,6 +54,8 @@ class Selection:
             values.append(self.finding)
         if self.positive:
             where.append("state != 'quarantined' AND images.id IN (SELECT image FROM positives)")
+        if self.doubt:
+            where.append("state != 'quarantined' AND doubt != ''")
         if self.status is not None:
             where.append("status = ?")
             values.append(self.status)

@@ -24,6 +24,7 @@ STAGES: dict[str, tuple[State, ...]] = {  # what a person asks for -> where such
     "waiting": (State.RECEIVED, State.SCREENING),
     "decided": (State.DECIDED, State.DELIVERED),
     "refused": (State.REFUSED, State.DELIVERED),
+    "doubt": (State.DECIDED, State.REFUSED, State.DELIVERED),
     "quarantined": (State.QUARANTINED,),
     "undelivered": (State.DECIDED, State.REFUSED),
 }
@@ -71,6 +72,7 @@ class Query:
             status=STATUS.get(self.state),
             positive=self.finding == "positive",
             since=time.time() - PERIODS[self.period] * DAY_S if self.period else None,
+            doubt=self.state == "doubt",
         )
         found = spool.rows(selection)
         return found[:PAGE], len(found) > PAGE

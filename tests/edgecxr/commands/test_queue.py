@@ -118,6 +118,20 @@ def test_a_result_in_doubt_says_so_and_is_screened_again_by_hand(queue: Run, spo
     assert (spool.get(1).state, spool.result(1)) == (State.RECEIVED, None)
 
 
+def test_what_is_in_doubt_is_listed_and_retried_as_a_whole(queue: Run, spool: Spool) -> None:
+    assert json.loads(queue("list", "--doubt", "--json").stdout)["images"] == []
+    nothing = queue("retry", "--doubt")
+    assert (nothing.returncode, nothing.stdout) == (0, "")
+    assert "say which images: their numbers or --doubt" in queue("retry").stderr
+    spool.doubts.mark("p", "logits differ", lambda *record: "2.25.1")
+    spool.doubts.mark("", "logits differ", lambda *record: "2.25.2")
+    found = json.loads(queue("list", "--doubt", "--json").stdout)["images"]
+    assert [(image["id"], image["doubt"]) for image in found] == [(2, "logits differ"), (1, "logits differ")]
+    done = queue("retry", 1, "--doubt")
+    assert done.stdout.splitlines() == ["1  waits for screening", "2  waits for screening"]
+    assert (spool.get(1).state, spool.get(2).state, spool.doubts.count()) == (State.RECEIVED, State.RECEIVED, 0)
+
+
 def test_a_film_of_a_watched_folder_is_called_by_its_file(queue: Run, spool: Spool) -> None:
     with spool.part() as part:
         part.write(b"film")

@@ -181,8 +181,16 @@ def test_a_film_that_was_not_read_has_its_reason_instead_of_a_picture(full: Any)
 
 def test_a_result_in_doubt_is_marked_and_can_be_had_again(full: Any) -> None:
     told = "the engine that gave it failed its next proof: logits differ"
+    assert shown(full, "?state=doubt") == []
     assert full.clinic.spool.doubts.mark("proof", told, lambda *record: "2.25.1") >= 2
-    assert full.client.get("/").text.count(">in doubt<") >= 2
+    worklist = full.client.get("/").text
+    assert worklist.count(">in doubt</span>") >= 2
+    number = full.client.get("/v1/status").json()["doubtful"]
+    assert f'<a class="alarm" href="/?state=doubt">{number} in doubt</a>' in worklist
+    ids = shown(full, "?state=doubt")
+    assert len(ids) == number
+    assert 1 in ids
+    assert not {4, 5} & set(ids)
     page = full.client.get("/results/1").text
     assert f"This result is in doubt: {told}" in page
     assert "Screen it again" in page
