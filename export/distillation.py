@@ -152,7 +152,7 @@ class _Classroom(nn.Module):
         if taught.cam is None:
             raise StageError("cam_weight is above 0, but this teacher gives no maps; set it to 0")
         full = self.student.forward_full(images)  # type: ignore[operator]
-        return torch.cat([full.logits, taught.logits, _map_loss(full.cam, taught.cam)], 1)
+        return torch.cat([full.logits, taught.logits.to(images.device), _map_loss(full.cam, taught.cam)], 1)
 
 
 class _Shared:
@@ -167,6 +167,8 @@ class _Shared:
 
 def _map_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """(N, 1) 1 - correlation of the maps, the mean over classes; the teacher's are resized to the student's."""
-    teacher = functional.interpolate(teacher.float(), student.shape[2:], mode="bilinear", antialias=True)
+    teacher = functional.interpolate(
+        teacher.to(student.device).float(), student.shape[2:], mode="bilinear", antialias=True
+    )
     a, b = (part.float().flatten(2) - part.float().mean((2, 3)).unsqueeze(2) for part in (student, teacher))
     return (1 - functional.cosine_similarity(a, b, dim=2)).mean(1, keepdim=True)

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 
+from edgecxr.errors import StageError
+from edgecxr.export.class_maps import class_maps
 from edgecxr.export.recipe import Recipe
 from edgecxr.export.student import build_student
-from edgecxr.export.teacher_plans import TrainedGroup, TrainedMember
+from edgecxr.export.teacher_plans import TeacherSource, TrainedGroup, TrainedMember
 from edgecxr.teachers.architecture import build
 
 __all__ = ["check_networks"]
@@ -13,12 +15,29 @@ __all__ = ["check_networks"]
 def check_networks(recipe: Recipe) -> None:
     """Build each architecture for films of its size, fetching the ImageNet weights that the recipe asks for.
 
-    Raises StageError for a name that no library has, films that are too small, and weights that cannot be had.
+    Raises StageError for a name that no library has, films that are too small, weights that cannot be had, and for a
+    student that is to learn from maps when no teacher is sure to have any.
     """
     for name, size, pretrained in sorted(set(_teachers(recipe)), key=str):
         build(name, 1, pretrained=pretrained, size=size)
     for name in recipe.student.names:
         build_student(name, 1, options=recipe.student.options, size=recipe.preprocess.size)
+    if recipe.student.distillation.cam_weight and not any(_has_maps(teacher) for teacher in recipe.teachers):
+        raise StageError(
+            "student.distillation.cam_weight wants class activation maps, and no teacher has them: such a network ends "
+            "in a mean and one linear layer, as ResNets do; add one, or set cam_weight to 0"
+        )
+
+
+def _has_maps(teacher: TeacherSource) -> bool:
+    """Whether every network that the entry can end with has class activation maps."""
+    if isinstance(teacher, TrainedMember):
+        names: tuple[str, ...] = (teacher.architecture,)
+    elif isinstance(teacher, TrainedGroup) and not teacher.joint:
+        names = teacher.candidates
+    else:
+        return False
+    return all(class_maps(build(name, 1), teacher.preprocess.size) is not None for name in names)
 
 
 def _teachers(recipe: Recipe) -> Iterator[tuple[str, int, str | None]]:
