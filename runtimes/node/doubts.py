@@ -72,6 +72,12 @@ class Standing:
         """It did not: what was decided since it last did is in doubt as soon as `settle` has marked it."""
         self._owed.add(self.proof, f"the engine that gave it failed its next proof: {detail}")
 
+    def fell(self, detail: str) -> None:
+        """An engine that had taken over failed, and the first one goes on: what it decides rests on another proof."""
+        self.failed(detail)
+        self.passed()
+        self.settle()
+
     def settle(self) -> None:
         """Mark what is owed; what cannot be marked now (a full or busy disk) is when this is called again."""
         try:

@@ -5,6 +5,7 @@ It has a pipe of its own: a request may be under way on the other one.
 
 import contextlib
 import logging
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -32,15 +33,17 @@ class Teller:
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
+        self._lock = threading.Lock()  # what is told of in two threads goes one after the other
         self._told, self._when = ("", ""), 0.0
 
     def __call__(self, attempt: "Attempt") -> None:
         """Send it, unless the same was sent a moment ago."""
         told = (attempt.name, attempt.state)
-        if told != self._told or monotonic() - self._when >= EVERY_S:
-            self._told, self._when = told, monotonic()
-            with contextlib.suppress(OSError):  # the parent is gone
-                self._pipe.send(attempt)
+        with self._lock:
+            if told != self._told or monotonic() - self._when >= EVERY_S:
+                self._told, self._when = told, monotonic()
+                with contextlib.suppress(OSError):  # the parent is gone
+                    self._pipe.send(attempt)
 
 
 class Following:
@@ -49,6 +52,7 @@ class Following:
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
         self._attempts: dict[str, Attempt] = {}
+        self._fallen = ""
 
     def hear(self) -> "list[Attempt]":
         """What has come since; does not wait."""
@@ -56,8 +60,21 @@ class Following:
         with contextlib.suppress(EOFError, OSError):  # the child is gone
             while self._pipe.poll():
                 heard.append(self._pipe.recv())
-        self._attempts.update({attempt.name: attempt for attempt in heard})
+        for attempt in heard:
+            before = self._attempts.get(attempt.name)
+            if attempt.state == "dropped" and before is not None and before.state == "serving":
+                self._fallen = str(attempt)
+            self._attempts[attempt.name] = attempt
         return heard
+
+    def fallen(self) -> str:
+        """Why an engine that had decided films was dropped since this was last asked; "" where none was.
+
+        It is told before the child answers the request in which it failed.
+        """
+        self.hear()
+        fallen, self._fallen = self._fallen, ""
+        return fallen
 
     def tell(self, worker: str) -> bool:
         """Log what has come since; whether anything has."""

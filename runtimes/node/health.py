@@ -88,6 +88,8 @@ class HealthMonitor:
         times = [worker.proved for worker in workers]
         proved = min((when for when in times if when is not None), default=None) if all(times) else None
         left = following.problems(worker.origin for worker in workers)
+        if off := self._workers.switched_off:
+            left.append(f"engines of the CPU alone until the node starts anew: {off}")
         problems = (*self.obstacles(), *left, *self._asides())
         found = Health(
             temperature_c=temperature_c(),

@@ -72,7 +72,7 @@ class Fault:
 
     kind: FaultKind
     detail: str
-    follower: str = ""  # the engine that had taken over when the process was lost: it is the machine's fault
+    follower: str = ""  # the engine that had taken over, or was being opened, when it was lost: it is blamed
 
 
 def answer(screener: "Screener", request: tuple[str, Any]) -> Reply | Fault | None:
@@ -184,13 +184,14 @@ class ScreeningProcess:
         self.setup = setup
         self._pipe, far = context.Pipe()
         news, told = context.Pipe(duplex=False)
-        self._following = Following(news)
+        self.following = Following(news)
         self._process = context.Process(target=_child, args=(far, told, setup), name="edgecxr-screening", daemon=True)
         self._process.start()
         self.interrupted = False  # ended by us: that speaks against no engine
         far.close()
         told.close()
         self._origin: Origin | None = None
+        self.lost: Fault | None = None  # why its end was not expected
 
     def open(self, timeout_s: float = OPEN_TIMEOUT_S) -> Origin:
         """Wait until the child has opened the bundle and proved its engine. Raises EngineError; the child is gone."""
@@ -206,11 +207,7 @@ class ScreeningProcess:
         """What `open` returned, with the engine that has taken over since. Raises EngineError before that."""
         if self._origin is None:
             raise EngineError("the screening process has not been opened")
-        return self._following.origin(self._origin)
-
-    def follow(self, worker: str) -> bool:
-        """Log what is new of engines that are to take over in there; whether anything is. Does not wait."""
-        return self._following.tell(worker)
+        return self.following.origin(self._origin)
 
     @property
     def pid(self) -> int:
@@ -262,14 +259,15 @@ class ScreeningProcess:
         return self._lost("crashed", "the screening process died")
 
     def _lost(self, kind: FaultKind, detail: str) -> Fault:
-        """End what is left of the child. An engine that had taken over is blamed before a film is."""
-        follower = "" if self.interrupted else self._following.at_work()
+        """End what is left of the child. An engine that takes over in it is blamed before a film is."""
+        follower = "" if self.interrupted else self.following.at_work()
         self.kill()
         if kind == "crashed":
             detail = f"{detail} ({_ending(self._process.exitcode)})"
+        self.lost = Fault(kind, detail)
         if follower:
-            return Fault("machine", f"{detail}; {follower} had taken over, and is not used any more", follower)
-        return Fault(kind, detail)
+            self.lost = Fault("machine", f"{detail}; {follower} was open in it, and is not used any more", follower)
+        return self.lost
 
     def close(self) -> None:
         """Let the child end by itself; kill it when it does not."""
@@ -285,7 +283,7 @@ class ScreeningProcess:
     def kill(self) -> None:
         """End the child at once; twice is harmless."""
         self._pipe.close()
-        self._following.close()
+        self.following.close()
         self._process.kill()  # SIGKILL ends a stopped process too
         self._process.join()
 

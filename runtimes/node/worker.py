@@ -19,7 +19,6 @@ from dataclasses import replace
 from edgecxr.errors import EngineError
 from edgecxr.runtimes.node.ahead import Ahead
 from edgecxr.runtimes.node.doubts import Standing
-from edgecxr.runtimes.node.following import nobody
 from edgecxr.runtimes.node.images import Image
 from edgecxr.runtimes.node.outcome import deliveries, object_uid, outcome
 from edgecxr.runtimes.node.screening_process import Fault, Reply, ScreeningProcess
@@ -63,8 +62,7 @@ class Worker(threading.Thread):
     def hurry(self) -> None:
         """The node is stopping: an engine that is being opened is not needed any more."""
         self.wake()
-        opening = self._opening
-        if opening is not None:
+        if (opening := self._opening) is not None:
             opening.interrupt()
 
     def ask_proof(self) -> "Future[str]":
@@ -117,8 +115,7 @@ class Worker(threading.Thread):
     def _turn(self) -> None:
         self._standing.settle()
         self._go_over()
-        if self._child is not None and self._child.follow(self.name):
-            self._tell(origin=self._child.origin)
+        self._heed()
         if self._ahead.owes and (image := self._shared.spool.claim(only=self._ahead.name)) is not None:
             self._screen(image)
         if self._child is None and not self._open():
@@ -153,7 +150,8 @@ class Worker(threading.Thread):
         try:
             self._opening.open()
         except EngineError as error:
-            self._opening = None
+            lost, self._opening = self._opening.lost, None
+            self._shared.follow_no_more(lost)
             self._faults += 1
             self._tell(activity="waiting", origin=None, problem=str(error))
             logger.error("no engine: images wait", extra={"worker": self.name, "error": str(error)})
@@ -183,11 +181,22 @@ class Worker(threading.Thread):
             self._faults = 0
             self._serve(child)
 
+    def _heed(self) -> None:
+        """What engines do that take over in its process: what one decided that has failed since is in doubt."""
+        child = self._child
+        if child is not None and child.following.tell(self.name):
+            self._tell(origin=child.origin)
+        if child is not None and (fallen := child.following.fallen()):
+            self._standing.fell(fallen)
+            if isinstance(self._ahead.said, Reply):  # of a film that cannot be claimed yet
+                self._ahead.forget()
+
     def _prove(self) -> None:
         child = self._child
         fault = child.prove(self._shared.settings.timeout_s) if child is not None else None
         if fault is not None and fault.kind == "crashed" and child is not None and child.interrupted:
             return  # by the stop of the node, before it could tell
+        self._heed()
         self._shared.metrics.proven(fault is None)
         if fault is None:
             self._standing.passed()
@@ -208,6 +217,7 @@ class Worker(threading.Thread):
             return
         self._tell(activity="screening", problem="")
         said = self._said(image)
+        self._heed()
         if isinstance(said, Reply):
             self._faults = 0
             self._settle(image, lambda: self._finish(image, said))
@@ -263,13 +273,11 @@ class Worker(threading.Thread):
 
     def _replace(self, fault: Fault) -> None:
         self._faults += 1
-        if fault.follower:  # has ended a process: what opens from now on is followed by none
-            self._shared.setup = replace(self._shared.setup, successors=nobody)
+        self._shared.follow_no_more(fault)
         self._shared.metrics.restarts.labels(fault.kind).inc()
         stuck = self._state.stuck + (fault.kind == "stuck")
-        self._tell(
-            activity="opening", restarts=self._state.restarts + 1, stuck=stuck, problem=fault.detail, pid=0, proved=None
-        )
+        restarts = self._state.restarts + 1
+        self._tell(activity="opening", restarts=restarts, stuck=stuck, problem=fault.detail, pid=0, proved=None)
         self._close()
         if fault.kind == "machine":
             self._pause()
@@ -280,6 +288,7 @@ class Worker(threading.Thread):
         self._wake.clear()
 
     def _close(self) -> None:
+        self._heed()
         child, self._child = self._child, None
         if child is not None:
             child.close()

@@ -3,11 +3,12 @@
 import logging
 import threading
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from edgecxr.errors import SpoolError, SpoolFull
 from edgecxr.runtimes.node.config import DestinationSection, ScreeningSection
+from edgecxr.runtimes.node.following import nobody
 from edgecxr.runtimes.node.images import Image, State
 from edgecxr.runtimes.node.metrics import Metrics
 from edgecxr.runtimes.node.screening_process import Fault, Origin, Setup
@@ -68,9 +69,16 @@ class Shared:
     setup: Setup
     metrics: Metrics
     destinations: tuple[DestinationSection, ...] = ()
+    switched_off: str = ""  # why no engine follows any more, until the next start
     stopping: threading.Event = field(default_factory=threading.Event)
     _failures: dict[int, int] = field(default_factory=dict)  # image -> how often an engine failed on it
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def follow_no_more(self, fault: Fault | None) -> None:
+        """Where an engine that was to take over has ended a process: what opens from now on is followed by none."""
+        if fault is not None and fault.follower:
+            self.setup = replace(self.setup, successors=nobody)
+            self.switched_off = fault.detail
 
     def engine_failed_on(self, image: int) -> int:
         """Count one more failure of an engine on this image; how many there were."""

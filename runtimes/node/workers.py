@@ -42,6 +42,11 @@ class Workers:
         """The bundle in use."""
         return self._shared.setup.bundle
 
+    @property
+    def switched_off(self) -> str:
+        """Why engines of the CPU alone are opened until the next start; "" while that is not so."""
+        return self._shared.switched_off
+
     def start(self) -> None:
         """Returns at once; `states` tells when the workers have opened and proven their engines."""
         for worker in self._workers:
@@ -89,11 +94,12 @@ class Workers:
                 raise EngineError("the node is stopping")
         except EngineError:
             for child in fresh:
+                self._shared.follow_no_more(child.lost)
                 child.kill()
             raise
         finally:
             self._fresh = []
-        self._shared.setup = setup
+        self._shared.setup = replace(self._shared.setup, bundle=bundle)
         for worker, child in zip(self._workers, fresh, strict=True):
             worker.hand_over(child)
         return fresh[0].origin

@@ -5,12 +5,17 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from edgecxr.bundle import Bundle
 from edgecxr.errors import EngineError
 from edgecxr.radiograph import Radiograph
 from edgecxr.runtimes.compiler import Candidate
+from edgecxr.runtimes.cuda import DeviceFault
 from edgecxr.runtimes.engine import Engine, Output
+from edgecxr.runtimes.graph import Answer
 from edgecxr.runtimes.ort import OrtCpu
 from edgecxr.runtimes.tensorrt_api import Progress
 
@@ -61,6 +66,56 @@ def refusing(bundle: Bundle) -> Sequence[Candidate]:
 def deadly(bundle: Bundle) -> Sequence[Candidate]:
     """`Deadly` in FP16; it reproduces the golden set, which is inferred and not run."""
     return [_candidate(Deadly, bundle)]
+
+
+def stillborn(bundle: Bundle) -> Sequence[Candidate]:
+    """A driver that takes the process with it while an engine is opened."""
+
+    def fall() -> Engine:
+        os.kill(os.getpid(), signal.SIGSEGV)
+        raise EngineError("the process goes on")
+
+    return [Candidate(OrtCpu, "fp16", fall)]
+
+
+def late(bundle: Bundle) -> Sequence[Candidate]:
+    """As `stillborn`, once there is the file that EDGECXR_TEST_FOLLOW names."""
+
+    def fall() -> Engine:
+        while not Path(os.environ["EDGECXR_TEST_FOLLOW"]).exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGSEGV)
+        raise EngineError("the process goes on")
+
+    return [Candidate(OrtCpu, "fp16", fall)]
+
+
+class Worn(OrtCpu):
+    """It says something else once there is the file that EDGECXR_TEST_FOLLOW names."""
+
+    def infer(self, batch: NDArray[Any]) -> Answer:
+        answer = super().infer(batch)
+        worn = Path(os.environ["EDGECXR_TEST_FOLLOW"]).exists()
+        return answer._replace(logits=answer.logits[:, ::-1].copy()) if worn else answer
+
+
+class Poisoned(OrtCpu):
+    """It fails on a film once there is the file that EDGECXR_TEST_FOLLOW names."""
+
+    def _run(self, frame: Radiograph) -> Output:
+        if Path(os.environ["EDGECXR_TEST_FOLLOW"]).exists():
+            raise DeviceFault("12 of 12 values of 'logits' were not written")
+        return super()._run(frame)
+
+
+def worn(bundle: Bundle) -> Sequence[Candidate]:
+    """`Worn` in FP16."""
+    return [_candidate(Worn, bundle)]
+
+
+def poisoned(bundle: Bundle) -> Sequence[Candidate]:
+    """`Poisoned` in FP16."""
+    return [_candidate(Poisoned, bundle)]
 
 
 def _candidate(

@@ -111,3 +111,82 @@ def test_one_that_ends_the_process_is_blamed_and_not_the_film(spool: Spool, put:
     assert engine(spool, put(2)) == ("openvino-cpu", "int8")
     assert states(worker) == []
     assert worker.current().restarts == 1
+    assert worker._shared.switched_off == (
+        "the screening process died (SIGSEGV); onnxruntime fp16 was open in it, and is not used any more"
+    )
+
+
+def test_one_that_ends_the_process_while_it_is_opened_is_blamed_and_not_tried_again(
+    spool: Spool, put: Put, start: Start
+) -> None:
+    """Whether the process dies before or after it has said what serves at first."""
+    worker = start(followers.stillborn)
+    images = [put(number) for number in (1, 2)]
+    for image in images:
+        assert engine(spool, image) == ("openvino-cpu", "int8")
+        assert (spool.get(image).state, spool.get(image).attempts) == (State.DELIVERED, 1)
+    assert "onnxruntime fp16 was open in it" in worker._shared.switched_off
+    assert states(worker) == []
+
+
+def test_so_is_one_that_does_it_while_a_film_is_in_hand(
+    spool: Spool, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGECXR_TEST_FOLLOW", str(tmp_path / "go"))
+    worker = start(followers.late)
+    until(lambda: states(worker) == ["proving"])
+    with spool.part() as part:
+        part.write(write_dicom(chest(1, size=2500), tmp_path / "slow.dcm", syntax="jpeg2000").read_bytes())
+        image = spool.commit(part, Arrival("", "2.25.9", "", "dicom")).image
+    until(lambda: worker.current().activity == "screening")
+    (tmp_path / "go").touch()
+    assert engine(spool, image) == ("openvino-cpu", "int8")
+    assert (spool.get(image).state, spool.get(image).attempts) == (State.DELIVERED, 1)
+    assert worker.current().restarts == 1
+    assert "onnxruntime fp16 was open in it" in worker._shared.switched_off
+
+
+def doubt(spool: Spool, image: int) -> str:
+    result = spool.result(image)
+    assert result is not None
+    return result.doubt
+
+
+def test_what_it_decided_is_in_doubt_when_it_fails_the_next_proof_and_the_first_engine_goes_on(
+    spool: Spool, put: Put, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGECXR_TEST_FOLLOW", str(tmp_path / "go"))
+    worker = start(followers.worn)
+    until(lambda: states(worker) == ["serving"])
+    images = [put(1)]
+    assert engine(spool, images[0]) == ("onnxruntime-cpu", "fp16")
+    assert worker.ask_proof().result(60) == ""
+    images.append(put(2))
+    assert engine(spool, images[1]) == ("onnxruntime-cpu", "fp16")
+    (tmp_path / "go").touch()
+    assert worker.ask_proof().result(60) == ""
+    images.append(put(3))
+    assert engine(spool, images[2]) == ("openvino-cpu", "int8")
+    doubts = [doubt(spool, image) for image in images]
+    assert "onnxruntime fp16: dropped (onnxruntime-cpu fp16 does not reproduce the golden set" in doubts[1]
+    assert (doubts[0], doubts[2]) == ("", "")
+    assert (states(worker), worker.current().restarts) == (["dropped"], 0)
+
+
+def test_so_is_what_it_decided_before_the_film_on_which_it_failed(
+    spool: Spool, put: Put, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGECXR_TEST_FOLLOW", str(tmp_path / "go"))
+    worker = start(followers.poisoned)
+    until(lambda: states(worker) == ["serving"])
+    before = put(1)
+    assert engine(spool, before) == ("onnxruntime-cpu", "fp16")
+    (tmp_path / "go").touch()
+    after = put(2)
+    assert engine(spool, after) == ("openvino-cpu", "int8")
+    assert doubt(spool, before) == (
+        "the engine that gave it failed its next proof: "
+        "onnxruntime fp16: dropped (12 of 12 values of 'logits' were not written)"
+    )
+    assert doubt(spool, after) == ""
+    assert (states(worker), worker.current().restarts) == (["dropped"], 0)

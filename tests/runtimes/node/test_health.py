@@ -11,8 +11,10 @@ from waiting import until
 
 from edgecxr.runtimes.node import clock
 from edgecxr.runtimes.node.config import ScreeningSection, SpoolLimits
+from edgecxr.runtimes.node.following import nobody
 from edgecxr.runtimes.node.health import HealthMonitor, Rounds, temperature_c
 from edgecxr.runtimes.node.metrics import Metrics
+from edgecxr.runtimes.node.screening_process import Fault
 from edgecxr.runtimes.node.spool import Spool
 from edgecxr.runtimes.node.workers import Workers
 
@@ -58,6 +60,17 @@ def test_a_stuck_engine_is_found_by_its_proof_and_replaced(workers: Workers, cap
     until(lambda: monitor.able() and workers.states()[0].pid != first.pid)
     assert workers.states()[0].stuck == 1
     assert len([record for record in caplog.records if "no answer within" in str(vars(record))]) == 1  # said once
+
+
+def test_an_engine_that_ended_a_process_is_a_problem_until_the_next_start(workers: Workers) -> None:
+    monitor = HealthMonitor(workers, list)
+    workers._shared.follow_no_more(Fault("crashed", "the screening process died (SIGKILL)"))
+    assert monitor.state().problems[1:] == ()
+    workers._shared.follow_no_more(Fault("machine", "died; tensorrt fp16 was open in it", "tensorrt fp16"))
+    assert monitor.state().problems[1:] == (
+        "engines of the CPU alone until the node starts anew: died; tensorrt fp16 was open in it",
+    )
+    assert workers._shared.setup.successors is nobody
 
 
 def test_what_is_told_while_nothing_can_screen(tmp_path: Path) -> None:
