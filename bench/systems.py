@@ -1,10 +1,10 @@
 """The published systems: what each network weighs, computes and takes for one film, and how well a build of it decides.
 
 Scenario: each network as a teacher in PyTorch FP32, and exported as a student in OpenVINO INT8, one film at a time on
-the same cores, in rounds that take turns. Weights are random, for times and for INT8 sizes, and the table says so: a
-trained network takes the same operations, but its INT8 graph may keep other layers in floating point, and its zeros
-pack otherwise. Systems of several networks ("a+b") run one after the other. The number: p50 in ms. Accuracy is read from the teachers that a build has trained:
-calibrated on its validation folds, judged on its test folds, as `edgecxr build` judges its ensemble.
+the same cores, in rounds that take turns. Weights are random, for times and for INT8 sizes, and the table says so: the
+INT8 graph of a trained network may keep other layers in floating point. Systems of several networks ("a+b") run one
+after the other. The number: p50 in ms. Accuracy is read from the teachers that a build has trained: calibrated on its
+validation folds, judged on its test folds, as `edgecxr build` judges its ensemble.
 
     python bench/systems.py --size 224 --threads 2
     python bench/systems.py --network resnet50 --network resnet101+resnet152

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from edgecxr.export.bench import Bench
 from edgecxr.export.members import Vote, ask_members
+from edgecxr.export.schooling import LOGITS
 from edgecxr.export.stages import Stage
 from edgecxr.scores import columns
 from edgecxr.spec import Head
@@ -14,7 +15,6 @@ from edgecxr.teachers.ensemble import Fusion, fuse
 
 __all__ = ["fuse_members", "read_fusion"]
 
-LOGITS = "logits.npy"
 RECORD = "fusion.json"
 STAGE = "fuse"
 

@@ -74,6 +74,7 @@ def _join(bench: Bench, group: TrainedGroup, plan: JointPlan, folders: Sequence[
         heads=bench.heads,
         columns=bench.columns,
         preprocess=group.preprocess,
+        reading=bench.recipe.reading,
         zooms=group.zooms,
     )
     ask(bench, MemberTeacher(write_member(place, record, network), network, device=settings.device), place)

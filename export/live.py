@@ -21,7 +21,8 @@ from edgecxr.spec import PreprocessSpec
 from edgecxr.teachers.compute import autocast
 from edgecxr.teachers.ensemble import Ensemble
 from edgecxr.teachers.foreign import Source, load_foreign
-from edgecxr.teachers.teacher import RECORD, MemberTeacher, Teacher, open_member
+from edgecxr.teachers.names import RECORD
+from edgecxr.teachers.teacher import MemberTeacher, Teacher, open_member
 
 __all__ = ["live_teacher"]
 

@@ -57,6 +57,7 @@ def _record(bench: Bench, member: TrainedMember) -> MemberRecord:
         heads=bench.heads,
         columns=bench.columns,
         preprocess=member.preprocess,
+        reading=bench.recipe.reading,
         zooms=member.zooms,
     )
 

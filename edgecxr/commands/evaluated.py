@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgecxr.commands.choices import check_choices, misuse
 from edgecxr.commands.terminal import require_train
+from edgecxr.teachers.names import RECORD
 
 if TYPE_CHECKING:
     from edgecxr.bundle import Manifest
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from edgecxr.spec import OperatingPoint, PreprocessSpec
 
 __all__ = ["Answer", "Evaluated", "Running", "open_evaluated"]
-
-RECORD = "teacher.json"
 
 
 class Answer(NamedTuple):
@@ -123,7 +122,16 @@ class EvaluatedTeacher(Evaluated):
                 return Answer(logits, tap.take().mean(axis=0))
 
             told = {"engine": "pytorch", "architecture": teacher.member.architecture, "weights": self.digest}
-            yield Running(f"{teacher.name} pytorch", "pytorch", ask, (1.0,) * len(self.heads), (), None, None, told)
+            yield Running(
+                f"{teacher.name} pytorch",
+                "pytorch",
+                ask,
+                (1.0,) * len(self.heads),
+                (),
+                None,
+                teacher.member.reading.reduced_for(teacher.preprocess),
+                told,
+            )
 
 
 def open_evaluated(path: Path | None, engine: str, precision: str) -> Evaluated:

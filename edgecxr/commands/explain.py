@@ -9,15 +9,13 @@ import typer
 from edgecxr.commands.choices import check_inputs, make_folder, misuse, writing
 from edgecxr.commands.terminal import ExitCode, counted, note, print_json, progress
 from edgecxr.errors import Refusal, StageError
+from edgecxr.teachers.names import COMPOSITES, METHODS
 
 if TYPE_CHECKING:
     from edgecxr.teachers.explanation import Explainer
     from edgecxr.teachers.subject import Subject
 
 __all__ = ["explain"]
-
-METHODS = ("cam", "gradcam", "occlusion", "lrp")
-COMPOSITES = ("epsilon-plus-flat", "epsilon-plus", "epsilon-gamma-box")
 
 
 def explain(

@@ -39,7 +39,7 @@ class FilmOfSubject:
     @classmethod
     def read(cls, path: Path, subject: "Subject") -> "FilmOfSubject":
         """Raises Refusal when the film cannot be read, or the subject does not judge films like this."""
-        radiograph = read_radiograph(path)
+        radiograph = read_radiograph(path, reduced_for=subject.reduced_for)
         image = preprocess([radiograph], subject.preprocess)
         subject.admit(image)
         return cls(path, radiograph, subject, image, subject.preprocess.placement(*radiograph.shape))

@@ -11,6 +11,8 @@ import numpy as np
 from edgecxr.commands.choices import check_choices, misuse
 from edgecxr.commands.terminal import require_train
 from edgecxr.errors import StageError
+from edgecxr.spec import ReadingSpec
+from edgecxr.teachers.names import RECORD
 from edgecxr.teachers.subject import Subject
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["open_subject"]
 
 RECIPES = (".yaml", ".yml")
-WANTED = "give a bundle (.cxr), the folder of a trained teacher (with teacher.json), or a recipe and --teacher NAME"
+WANTED = f"give a bundle (.cxr), the folder of a trained teacher (with {RECORD}), or a recipe and --teacher NAME"
 
 
 @contextmanager
@@ -37,7 +39,7 @@ def open_subject(path: Path, teacher: str | None, engine: str, precision: str) -
     if (engine, precision) != ("auto", "auto"):
         misuse("--engine and --precision are for bundles; a teacher runs in PyTorch")
     require_train()
-    yield _of_teacher(*(_from_recipe(path, teacher) if path.suffix in RECIPES else _from_folder(path)))
+    yield _from_recipe(path, teacher) if path.suffix in RECIPES else _from_folder(path)
 
 
 @contextmanager
@@ -64,6 +66,7 @@ def _bundle(path: Path, engine: str, precision: str) -> Iterator[Subject]:
             lambda images: np.concatenate([running.infer(_typed(running, film[None])).logits for film in images]),
             lambda image: running.infer(_typed(running, image)).cam[0],
             thresholds=tuple(first),
+            reduced_for=spec.reduced_for,
             admit=admit,  # a film that is not screened is not explained either
         )
 
@@ -72,17 +75,17 @@ def _typed(engine: "Engine", images: Any) -> Any:
     return np.ascontiguousarray(images, engine.spec.preprocess.dtype)
 
 
-def _from_folder(path: Path) -> tuple["Teacher", str]:
-    from edgecxr.teachers.teacher import RECORD, open_member
+def _from_folder(path: Path) -> Subject:
+    from edgecxr.teachers.teacher import open_member
 
     folder = path if path.is_dir() else path.parent
     if not (folder / RECORD).is_file():
         misuse(f"{path} has no {RECORD} beside it that says what it is; {WANTED}")
     opened = open_member(folder)
-    return opened, opened.member.weights_sha256
+    return _of_teacher(opened, opened.member.weights_sha256, opened.member.reading)
 
 
-def _from_recipe(path: Path, name: str | None) -> tuple["Teacher", str]:
+def _from_recipe(path: Path, name: str | None) -> Subject:
     from edgecxr.export.members import file_digests
     from edgecxr.export.recipe import load_recipe
     from edgecxr.teachers.foreign import Source, load_foreign
@@ -96,12 +99,11 @@ def _from_recipe(path: Path, name: str | None) -> tuple["Teacher", str]:
         misuse(f"--teacher says which teacher that {path} brings from elsewhere is meant, got {name!r}; {told}{more}")
     member = foreign[name]
     digests = sorted(file_digests(member, path.parent).items())
-    return load_foreign(member, recipe.model_heads, base=path.parent), hashlib.sha256(
-        repr(digests).encode()
-    ).hexdigest()
+    opened = load_foreign(member, recipe.model_heads, base=path.parent)
+    return _of_teacher(opened, hashlib.sha256(repr(digests).encode()).hexdigest(), recipe.reading)
 
 
-def _of_teacher(teacher: "Teacher", digest: str) -> Subject:
+def _of_teacher(teacher: "Teacher", digest: str, reading: ReadingSpec) -> Subject:
     if not digest:
         raise StageError(f"teacher {teacher.name!r} has no digest of its weights; train it again")
     heads = teacher.heads
@@ -113,4 +115,5 @@ def _of_teacher(teacher: "Teacher", digest: str) -> Subject:
         (1.0,) * len(heads),
         teacher.logits,
         teacher=teacher,
+        reduced_for=reading.reduced_for(teacher.preprocess),
     )

@@ -26,8 +26,8 @@ SPEC = PreprocessSpec(size=64, aspect="stretch")
 HAMMING = 8  # bits of 64 in which two hashes of one film may differ
 CORRELATION = 0.8  # of the details of one film, at least
 BLUR = 2.0  # pixels of 64: what is finer is detail
-ROWS = 2048  # films that are compared with all others at once
-PAIRS = 16384  # that are verified at once
+ROWS = 256  # films that are hashed, or compared with all others, at once: 1 kB for each film there is
+PAIRS = 2048  # that are verified at once: at most 4096 films, 16 kB each in float32, and copies
 
 Thumbnails = NDArray[np.uint8]
 
@@ -80,8 +80,12 @@ def _bits(films: Thumbnails) -> NDArray[np.bool_]:
     """(N, 64): whether each of the 8 × 8 lowest frequencies lies above their median."""
     from scipy.fft import dct
 
-    low = dct(dct(films.astype(np.float32), axis=2)[:, :, :8], axis=1)[:, :8].reshape(len(films), 64)
-    return np.asarray(low > np.median(low, axis=1, keepdims=True))
+    found = np.zeros((len(films), 64), bool)
+    for start in range(0, len(films), ROWS):
+        part = films[start : start + ROWS].astype(np.float32)
+        low = dct(dct(part, axis=2)[:, :, :8], axis=1)[:, :8].reshape(len(part), 64)
+        found[start : start + ROWS] = low > np.median(low, axis=1, keepdims=True)
+    return found
 
 
 def _near(signs: NDArray[np.float32]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]]:

@@ -11,7 +11,8 @@ from edgecxr.errors import StageError
 from edgecxr.heatmap import evidence
 from edgecxr.scores import columns
 from edgecxr.spec import Box
-from edgecxr.teachers.subject import METHODS, Subject
+from edgecxr.teachers.names import METHODS
+from edgecxr.teachers.subject import Subject
 
 __all__ = ["Explainer", "Explanation", "Settings"]
 
@@ -84,13 +85,24 @@ class Explainer:
         if subject.cam is not None:
             maps = subject.cam(image)
         else:
-            feature_map = self._feature_map(image, None)
-            maps, facts = feature_map.cam(image), {"layer": feature_map.layer}
+            maps, facts = self._cam_of_network(image)
         split = evidence(maps, subject.heads, subject.temperatures)[subject.classes.index(finding)]
         return self._explained(finding, split.astype(np.float32), float(split.mean()), facts)
 
+    def _cam_of_network(self, image: Images) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        from edgecxr.teachers.explained import lay_open
+        from edgecxr.teachers.feature_map import FeatureMap
+        from edgecxr.teachers.parts import parts_of, weighted_maps
+
+        if self._made is None:
+            parts = parts_of(lay_open(self._teacher()))
+            self._made = [(part, FeatureMap(part.network, np.asarray(image, np.float32))) for part in parts]
+        layers = ", ".join(part.prefix + found.layer for part, found in self._made)
+        maps = weighted_maps([part.weight for part, _ in self._made], [found.cam(image) for _, found in self._made])
+        return maps, {"layer": layers}
+
     def _gradcam(self, image: Images, finding: str, box: Box) -> Explanation:
-        feature_map = self._feature_map(image, self.settings.layer)
+        feature_map = self._feature_map(image)
         values = feature_map.grad_cam(image, self._torch_score(finding))
         score = float(self.subject.log_odds(image, finding)[0])
         return self._explained(finding, values, score, {"layer": feature_map.layer}, signed=False)
@@ -107,17 +119,22 @@ class Explainer:
 
     def _lrp(self, image: Images, finding: str, box: Box) -> Explanation:
         from edgecxr.teachers.explained import lay_open
-        from edgecxr.teachers.lrp import Canonical
+        from edgecxr.teachers.lrp import Canonical, Relevance
+        from edgecxr.teachers.parts import parts_of
 
+        film = np.asarray(image, np.float32)
         if self._made is None:
-            self._made = Canonical(lay_open(self._teacher()), np.asarray(image, np.float32))
+            parts = parts_of(lay_open(self._teacher()))
+            self._made = [(part.weight, Canonical(part.network, film)) for part in parts]
         column, composite = self.subject.classes.index(finding), self.settings.composite
-        found = self._made.relevance(np.asarray(image, np.float32), column, composite)
+        told = [(weight, canonical.relevance(film, column, composite)) for weight, canonical in self._made]
+        values = np.stack([weight * part.values for weight, part in told]).sum(axis=0)
+        found = Relevance(values.astype(np.float32), sum(weight * part.logit for weight, part in told))
         facts = {
             "composite": composite,
             "relevance_sum": found.total,
             "conserved": found.conserved,
-            "batch_norms_left": self._made.norms_left,
+            "batch_norms_left": sum(canonical.norms_left for _, canonical in self._made),
         }
         return Explanation(finding, self.method, found.values, True, found.logit, "logit", facts)
 
@@ -126,12 +143,13 @@ class Explainer:
     ) -> Explanation:
         return Explanation(finding, self.method, values, signed, score, "log-odds", facts)
 
-    def _feature_map(self, image: Images, layer: str | None) -> Any:
+    def _feature_map(self, image: Images) -> Any:
         from edgecxr.teachers.explained import lay_open
         from edgecxr.teachers.feature_map import FeatureMap
 
         if self._made is None:
-            self._made = FeatureMap(lay_open(self._teacher()), np.asarray(image, np.float32), layer)
+            network = lay_open(self._teacher())
+            self._made = FeatureMap(network, np.asarray(image, np.float32), self.settings.layer)
         return self._made
 
     def _teacher(self) -> Any:

@@ -113,7 +113,7 @@ class FeatureMap:
         if len(names) > 1:
             raise StageError(
                 f"{self.network.name!r} reads its score from {len(names)} feature maps ({', '.join(sorted(names))}); "
-                "say which by --layer NAME"
+                "gradcam is told which by --layer NAME"
             )
         return next(iter(found))
 

@@ -1,5 +1,6 @@
 """What a network's classifier sees: the features in front of its last layer, as an embedding of the film."""
 
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from edgecxr.errors import StageError
 from edgecxr.teachers.architecture import head_parameters
+from edgecxr.teachers.joint import Joint
 
 __all__ = ["FeatureTap"]
 
@@ -17,26 +19,39 @@ class FeatureTap:
     """While it is open, `take` gives the features of the films that the network has seen since the last `take`."""
 
     def __init__(self, module: nn.Module) -> None:
-        names = {name.rpartition(".")[0] for name in head_parameters(module)}
-        if len(names) != 1:
-            raise StageError("the network has no last linear or convolutional layer to take features from")
-        self._layer = module.get_submodule(names.pop())
-        self._seen: list[NDArray[np.float32]] = []
+        self._seen: list[tuple[int, NDArray[np.float32]]] = []
+        body = getattr(module, "body", module)
+        parts = list(body.networks) if isinstance(body, Joint) else [module]
+        self._layers = [_classifier(part) for part in parts]
 
     def __enter__(self) -> "FeatureTap":
-        self._handle = self._layer.register_forward_pre_hook(self._keep)
+        self._handles = [
+            layer.register_forward_pre_hook(partial(self._keep, place)) for place, layer in enumerate(self._layers)
+        ]
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._handle.remove()
+        for handle in self._handles:
+            handle.remove()
 
     def take(self) -> NDArray[np.float32]:
-        """(n, D) for n films that were seen, one row for each time; maps of a convolution are averaged over place."""
-        seen, self._seen = self._seen, []
-        return np.concatenate(seen)
+        """(n, D) for n films that were seen, one row for each time; maps of a convolution are averaged over place.
 
-    def _keep(self, layer: nn.Module, given: tuple[Any, ...]) -> None:
+        Of networks that are joined, the features of all, side by side.
+        """
+        seen, self._seen = self._seen, []
+        parts = [[values for place, values in seen if place == wanted] for wanted in range(len(self._layers))]
+        return np.concatenate([np.concatenate(part) for part in parts], axis=1)
+
+    def _keep(self, place: int, layer: nn.Module, given: tuple[Any, ...]) -> None:
         features: Tensor = given[0].detach().float()
-        self._seen.append((features.mean(dim=(2, 3)) if features.ndim == 4 else features).cpu().numpy())
+        self._seen.append((place, (features.mean(dim=(2, 3)) if features.ndim == 4 else features).cpu().numpy()))
+
+
+def _classifier(module: nn.Module) -> nn.Module:
+    names = {name.rpartition(".")[0] for name in head_parameters(module)}
+    if len(names) != 1:
+        raise StageError("the network has no last linear or convolutional layer to take features from")
+    return module.get_submodule(names.pop())

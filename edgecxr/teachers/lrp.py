@@ -21,10 +21,10 @@ from edgecxr.errors import StageError
 from edgecxr.teachers.canonical import PooledHead, Threshold, canonize
 from edgecxr.teachers.explained import ExplainedNetwork
 from edgecxr.teachers.module_graph import ModuleGraph
+from edgecxr.teachers.names import COMPOSITES
 
-__all__ = ["COMPOSITES", "Canonical", "Relevance"]
+__all__ = ["Canonical", "Relevance"]
 
-COMPOSITES = ("epsilon-plus-flat", "epsilon-plus", "epsilon-gamma-box")
 SAME = 1e-3  # largest difference of logits between a network and its canonical form, over max(1, largest logit)
 
 

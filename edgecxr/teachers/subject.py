@@ -14,9 +14,8 @@ from edgecxr.spec import Head, PreprocessSpec
 if TYPE_CHECKING:
     from edgecxr.teachers.teacher import Teacher
 
-__all__ = ["METHODS", "Subject"]
+__all__ = ["Subject"]
 
-METHODS = ("cam", "gradcam", "occlusion", "lrp")
 Images = NDArray[np.floating]  # (N, 1, S, S) in the range of `preprocess`
 
 
@@ -37,6 +36,7 @@ class Subject:
     cam: Callable[[Images], NDArray[np.floating]] | None = None
     teacher: "Teacher | None" = None
     thresholds: tuple[tuple[str, float], ...] = ()
+    reduced_for: PreprocessSpec | None = None  # what `read_radiograph` may decode JPEG 2000 for
     admit: Callable[[Images], None] = lambda image: None  # raises Refusal for a film that it does not judge
 
     @property

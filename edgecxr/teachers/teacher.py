@@ -14,15 +14,16 @@ from pydantic import Field, ValidationError
 from torch.nn import functional
 
 from edgecxr.errors import StageError
-from edgecxr.spec import Head, PreprocessSpec, Strict
+from edgecxr.spec import IN_FULL, Head, PreprocessSpec, ReadingSpec, Strict
 from edgecxr.teachers.architecture import Network, build
 from edgecxr.teachers.compute import Autocast, forward, pick_device
 from edgecxr.teachers.joint import join
+from edgecxr.teachers.names import RECORD
 from edgecxr.teachers.weights import read_weights, write_atomic, write_weights
 
-__all__ = ["RECORD", "WEIGHTS", "MemberRecord", "MemberTeacher", "Teacher", "open_member", "write_member"]
+__all__ = ["WEIGHTS", "MemberRecord", "MemberTeacher", "Teacher", "open_member", "write_member"]
 
-RECORD, WEIGHTS = "teacher.json", "weights.safetensors"
+WEIGHTS = "weights.safetensors"
 
 
 class Teacher(ABC):
@@ -80,6 +81,7 @@ class MemberRecord(Strict):
     heads: tuple[Head, ...]
     columns: dict[str, dict[str, Any]] = Field(default={}, description="by head, its `HeadColumns` without the head")
     preprocess: PreprocessSpec
+    reading: ReadingSpec = IN_FULL  # of its films, in training as later
     zooms: Annotated[tuple[float, ...], Field(min_length=1)] = (1.0,)  # logits are averaged over these views
     weights_sha256: str = ""
 

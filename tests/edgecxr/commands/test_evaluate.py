@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
+from edgecxr.commands.evaluated import open_evaluated
 from edgecxr.phantom import write_dataset
 from edgecxr.phantom.opacity import FINDINGS
-from edgecxr.spec import Head, PreprocessSpec
+from edgecxr.spec import Head, PreprocessSpec, ReadingSpec
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,9 @@ def test_a_trained_teacher_is_measured_without_thresholds(run: Any, films: Path,
     from edgecxr.teachers.teacher import MemberRecord, write_member
 
     head = Head(name="finding", kind="softmax", classes=FINDINGS, reference="normal")
-    record = MemberRecord(name="mine", architecture="resnet10t", heads=(head,), preprocess=PreprocessSpec(size=64))
+    reading = ReadingSpec(jpeg2000="reduced")
+    spec = PreprocessSpec(size=64)
+    record = MemberRecord(name="mine", architecture="resnet10t", heads=(head,), preprocess=spec, reading=reading)
     (tmp_path / "teacher").mkdir()
     write_member(tmp_path / "teacher", record, build("resnet10t", 3))
     done = run("evaluate", "teacher", "--data", films, "--json", "--html", "page.html")
@@ -52,6 +55,9 @@ def test_a_trained_teacher_is_measured_without_thresholds(run: Any, films: Path,
     assert len(told["maps"][0]["points"]) == 18
     assert "resnet10t" in (tmp_path / "page.html").read_text("utf-8")
     assert "a teacher does not say which folds it learned from" in done.stderr
+    opened = open_evaluated(tmp_path / "teacher", "auto", "auto")
+    with opened.running() as running:
+        assert running.reduced_for == record.preprocess
     done = run("evaluate", "teacher", "--data", films, "--folds", "0,1")
     assert "mine pytorch on " in done.stdout
     assert "warning" not in done.stderr

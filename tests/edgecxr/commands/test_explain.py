@@ -1,6 +1,7 @@
 """`edgecxr explain` as a user meets it: files, sentences, exit codes."""
 
 import json
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -124,9 +125,73 @@ def test_weights_without_a_record_are_refused(tmp_path: Path, film: Path) -> Non
     assert "no teacher.json beside it" in done.stderr
 
 
-def test_the_choices_of_the_command_are_those_of_the_library() -> None:
-    from edgecxr.commands import explain
-    from edgecxr.teachers.lrp import COMPOSITES
-    from edgecxr.teachers.subject import METHODS
+@pytest.fixture(scope="module")
+def joined(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher of two networks, with normalizations of their own."""
+    import torch
 
-    assert (explain.METHODS, explain.COMPOSITES) == (METHODS, COMPOSITES)
+    from edgecxr.spec import Head, PreprocessSpec
+    from edgecxr.teachers.architecture import build
+    from edgecxr.teachers.joint import join
+    from edgecxr.teachers.teacher import MemberRecord, write_member
+
+    torch.set_num_threads(1)
+    torch.manual_seed(1)
+    names = ("resnet10t", "test_resnet")
+    heads = (Head(name="diagnosis", kind="softmax", classes=("normal", "covid"), reference="normal"),)
+    networks = {name: build(name, 2) for name in names}
+    for network in networks.values():
+        torch.nn.init.normal_(network.body.get_classifier().weight)
+    networks["resnet10t"].std.fill_(0.5)
+    network = join(networks)
+    network.body.theta.data = torch.tensor([1.0, 0.0])
+    folder = tmp_path_factory.mktemp("joined")
+    record = MemberRecord(name="both", architecture="-", joint=names, heads=heads, preprocess=PreprocessSpec(size=64))
+    write_member(folder, record, network)
+    return folder
+
+
+@pytest.mark.parametrize("method", ["cam", "gradcam", "lrp"])
+def test_joined_networks_are_explained_as_the_sum_that_they_are(
+    method: str, joined: Path, film: Path, tmp_path: Path
+) -> None:
+    from edgecxr.kernels import preprocess
+    from edgecxr.read import read_radiograph
+    from edgecxr.teachers.teacher import open_member
+
+    layer = ("--layer", "networks.1.body.layer4") if method == "gradcam" else ()
+    done = run(joined, film, "--method", method, "--out", tmp_path, "--json", *layer)
+    assert done.exit_code == 0, done.output
+    row = json.loads(done.stdout)["explanations"][0]
+    opened = open_member(joined, device="cpu")
+    normal, covid = opened.logits(preprocess([read_radiograph(film)], opened.preprocess))[0]
+    assert row["score"] == pytest.approx(covid if method == "lrp" else covid - normal, rel=1e-3)
+    with np.load(row["map"], allow_pickle=False) as kept:
+        if method == "cam":
+            assert kept["map"].mean() == pytest.approx(covid - normal, rel=1e-3)
+            assert row["layer"] == "networks.0.body.layer4, networks.1.body.layer4"
+        if method == "lrp":
+            assert kept["map"].sum() == pytest.approx(row["conserved"] * row["score"], rel=1e-3)
+
+
+def test_a_teacher_sees_jpeg_2000_as_it_did_in_training(teacher: Path, tmp_path: Path) -> None:
+    from edgecxr.kernels import preprocess
+    from edgecxr.read import read_radiograph
+    from edgecxr.teachers.teacher import open_member
+
+    film = write_dicom(chest(4, "covid", 512), tmp_path / "film.dcm", syntax="jpeg2000")
+    spec = open_member(teacher).preprocess
+    films = {"full": read_radiograph(film), "reduced": read_radiograph(film, reduced_for=spec)}
+    assert films["reduced"].shape < films["full"].shape
+    scores = set()
+    for reading, radiograph in films.items():
+        folder = tmp_path / reading
+        shutil.copytree(teacher, folder)
+        record = json.loads((folder / "teacher.json").read_text())
+        (folder / "teacher.json").write_text(json.dumps(record | {"reading": {"jpeg2000": reading}}))
+        done = run(folder, film, "--method", "cam", "--finding", "effusion", "--out", tmp_path / "maps", "--json")
+        row = json.loads(done.stdout)["explanations"][0]
+        logit = open_member(folder).logits(preprocess([radiograph], spec))[0, 3]
+        assert row["score"] == pytest.approx(float(logit), rel=1e-5)
+        scores.add(round(row["score"], 4))
+    assert len(scores) == 2

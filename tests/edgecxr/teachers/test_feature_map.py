@@ -66,7 +66,7 @@ class TwoScales(nn.Module):
 
 def test_several_last_maps_ask_for_a_choice_and_take_it() -> None:
     opened = laid_open(TwoScales())
-    with pytest.raises(StageError, match=r"2 feature maps \(coarse, fine\); say which by --layer"):
+    with pytest.raises(StageError, match=r"2 feature maps \(coarse, fine\); gradcam is told which by --layer"):
         FeatureMap(opened, IMAGE)
     assert FeatureMap(opened, IMAGE, "coarse").grad_cam(IMAGE, lambda scores: scores[:, 0]).shape == (30, 30)
 

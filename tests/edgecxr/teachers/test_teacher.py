@@ -90,3 +90,11 @@ def test_absent_altered_and_damaged_members_are_refused(member, network, tmp_pat
     (tmp_path / "teacher.json").write_text(json.dumps(record | {"colour": "red"}))
     with pytest.raises(StageError, match="not the record of a trained teacher"):
         open_member(tmp_path)
+
+
+def test_a_record_from_before_reading_was_told_means_in_full(member, network, tmp_path):
+    write_member(tmp_path, member, network)
+    record = json.loads((tmp_path / "teacher.json").read_text())
+    assert record.pop("reading") == {"jpeg2000": "full"}
+    (tmp_path / "teacher.json").write_text(json.dumps(record))
+    assert open_member(tmp_path).member.reading.reduced_for(SPEC) is None

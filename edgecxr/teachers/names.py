@@ -1,0 +1,7 @@
+"""Names that the commands offer, or look for, before PyTorch is loaded."""
+
+__all__ = ["COMPOSITES", "METHODS", "RECORD"]
+
+METHODS = ("cam", "gradcam", "occlusion", "lrp")  # of explaining
+COMPOSITES = ("epsilon-plus-flat", "epsilon-plus", "epsilon-gamma-box")  # of lrp
+RECORD = "teacher.json"  # in the folder of a trained teacher
