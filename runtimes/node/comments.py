@@ -1,40 +1,85 @@
-"""Text that hides in compressed pixels: comments and application data, made blank where they stand.
+"""Text that hides in compressed pixels: comments, application data and all that no decoder needs, made blank in place.
 
-Nothing moves and no length changes, so that offsets stay right and every value is decoded as before. Kept is what
-decoding needs: JFIF (T.871) without its thumbnail, Adobe's colour transform (T.872 6.5.3), HP's of JPEG-LS.
+No frame moves or changes its length, and every value is decoded as before. Kept is what decoding needs: JFIF (T.871)
+without its thumbnail, Adobe's colour transform (T.872 6.5.3), HP's of JPEG-LS.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-__all__ = ["blanked", "blanked_pixels"]
+__all__ = ["blanked", "blanked_pixels", "blanked_runs", "cut"]
 
-COM, SOS, EOI = 0xFE, 0xDA, 0xD9  # T.81 table B.1
-APPLICATION = range(0xE0, 0xF0)
+SOS, EOI = 0xDA, 0xD9  # T.81 table B.1
+TABLES = (*range(0xC0, 0xD0), *range(0xDA, 0xE0), 0xF7, 0xF8)  # the last two of JPEG-LS (T.87 C.1.1)
 ALONE = (0x01, *range(0xD0, 0xD8))  # markers without a segment
 KEPT = {(0xE0, b"JFIF\0"): 14, (0xEE, b"Adobe"): 12, (0xE8, b"mrfx"): 5}  # marker, identifier -> bytes kept
 BEHIND_SCAN = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")  # in entropy data FF is followed by less, or restarts (T.87 A.1)
 SOC, SOT, SOD, EOC, COMMENT = 0xFF4F, 0xFF90, 0xFF93, 0xFFD9, 0xFF64  # T.800 table A.2
+PARAMETERS = (0xFF50, 0xFF51, 0xFF52, 0xFF53, *range(0xFF55, 0xFF5A), *range(0xFF5C, 0xFF62), 0xFF63)  # with T.814's
+FIRST = 0xFF40  # those before it have no segment (T.800 A.1.3), and stand in no header
 JP2 = b"\0\0\0\x0cjP  "  # T.800 I.5.1
 CONTAINERS = (b"jp2h",)
 NEEDED = (b"jP  ", b"ftyp", b"ihdr", b"bpcc", b"colr", b"pclr", b"cmap", b"cdef", b"res ")
+NOTHING = b"\x80"  # a run of nothing (PS3.5 G.3.2), which decoders pass over
 ITEM, END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"  # PS3.5 A.4
 
 
-def blanked_pixels(value: bytes, frames: int) -> bytes:
-    """Encapsulated Pixel Data (PS3.5 A.4) of JPEG, JPEG-LS or JPEG 2000, each of its frames `blanked`.
+def blanked_pixels(value: bytes, frames: int, blank: "Callable[[bytes], bytes] | None" = None) -> bytes:
+    """Encapsulated Pixel Data (PS3.5 A.4), each frame made blank by `blank`, else as JPEG and JPEG 2000 by `blanked`.
 
-    Raises ValueError where a frame cannot be found or read to its end.
+    An offset table that is not that of the frames becomes empty. Raises ValueError where a frame cannot be found or
+    read to its end.
     """
-    spans = list(_items(value))[1:]  # the first is the offset table
-    if frames != 1 and frames != len(spans):
+    table, *spans = list(_items(value)) or [(0, 0)]
+    if not spans or (frames != 1 and frames != len(spans)):
         raise ValueError(f"{frames} frames in {len(spans)} fragments")
+    groups = [spans] if frames == 1 else [[span] for span in spans]
     made = bytearray(value)
-    for group in [spans] if frames == 1 else [[span] for span in spans]:
-        frame = blanked(b"".join(value[start:stop] for start, stop in group))
+    for group in groups:
+        frame = (blank or blanked)(b"".join(value[start:stop] for start, stop in group))
         for start, stop in group:
             made[start:stop], frame = frame[: stop - start], frame[stop - start :]
+    offsets = b"".join((group[0][0] - 8 - table[1]).to_bytes(4, "little") for group in groups)
+    if value[table[0] : table[1]] not in (b"", offsets):
+        made[: table[1]] = ITEM + bytes(4)
     return bytes(made)
+
+
+def cut(frame: bytes, size: int) -> bytes:
+    """An uncompressed frame of `size` bytes: what lies behind it is blank. Raises ValueError where it is shorter."""
+    if len(frame) < size:
+        raise ValueError("it breaks off")
+    return frame[:size] + bytes(len(frame) - size)
+
+
+def blanked_runs(frame: bytes, size: int) -> bytes:
+    """A frame in RLE (PS3.5 G) with segments of `size` bytes each: nothing is left of what lies outside of them.
+
+    Raises ValueError where they are not such segments.
+    """
+    data = bytearray(frame)
+    count, *starts = (int.from_bytes(data[at : at + 4], "little") for at in range(0, 64, 4))
+    starts = starts[:count]
+    if not 1 <= count <= 15 or starts != sorted(starts) or starts[0] < 64:
+        raise ValueError("its RLE header is none")
+    _blank(data, 4 + 4 * count, starts[0])
+    for start, stop in zip(starts, [*starts[1:], len(data)], strict=True):
+        end = _end_of_runs(data, start, stop, size)
+        if any(data[end:stop]):
+            data[end:stop] = NOTHING * (stop - end)
+    return bytes(data)
+
+
+def _end_of_runs(data: bytearray, position: int, stop: int, size: int) -> int:
+    """Where a segment of `size` bytes ends (PS3.5 G.3.2)."""
+    while size > 0 and position < stop:
+        code = data[position]
+        if code != 128:
+            size -= code + 1 if code < 128 else 257 - code
+        position += code + 2 if code < 128 else 2 if code > 128 else 1
+    if size or position > stop:
+        raise ValueError("an RLE segment is not as long as the picture")
+    return position
 
 
 def blanked(stream: bytes) -> bytes:
@@ -77,7 +122,7 @@ def _blank_jpeg(data: bytearray) -> None:
         if marker in ALONE:
             continue
         stop = position + max(2, _number(data, position))
-        if marker == COM or marker in APPLICATION:
+        if marker not in TABLES:
             _blank(data, position + 2 + _kept(data, marker, position + 2), stop)
         position = stop
         if marker == SOS:
@@ -117,13 +162,13 @@ def _blank_codestream(data: bytearray, start: int, stop: int) -> None:
 
 
 def _segments(data: bytearray, position: int) -> int:
-    """Blank the comments of one header; where it ends."""
+    """Blank comments, and what is of no standard, in one header; where it ends."""
     while (marker := _number(data, position)) not in (SOT, SOD, EOC):
-        if marker < 0xFF00:
+        if marker < FIRST:
             raise ValueError("a marker is missing")
         stop = position + 2 + max(2, _number(data, position + 2))
-        if marker == COMMENT:
-            _blank(data, position + 6, stop)  # behind its length and its kind
+        if marker not in PARAMETERS:
+            _blank(data, position + (6 if marker == COMMENT else 4), stop)  # behind its length, and a comment's kind
         position = stop
     return position
 

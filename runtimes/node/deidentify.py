@@ -8,7 +8,8 @@ not by that package, which leaves names and UIDs inside sequences as they are. A
 - U is replaced, the same UID by the same within one `Deidentifier`; so is every other UID that DICOM does not define
 - private attributes, overlays, curves and attributes that PS3.6 does not know are removed
 - names, dates, times and ages that the table does not list become empty
-- comments and application data inside JPEG and JPEG 2000 pixels become blank (see `comments`)
+- comments and application data inside JPEG and JPEG 2000 pixels become blank (see `comments`), and so does what lies
+  behind uncompressed and RLE pixels; tables of offsets that are none are left out
 """
 
 import hashlib
@@ -16,6 +17,7 @@ import mmap
 import secrets
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +27,13 @@ from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.errors import InvalidDicomError
+from pydicom.pixels.utils import get_expected_length
 from pydicom.sequence import Sequence
 
 from edgecxr.errors import Refusal, ResultError
 from edgecxr.read.dicom import open_dataset
 from edgecxr.read.guard import DEFAULT
-from edgecxr.runtimes.node.comments import blanked_pixels
+from edgecxr.runtimes.node.comments import blanked_pixels, blanked_runs, cut
 
 __all__ = ["Deidentifier"]
 
@@ -65,7 +68,8 @@ PIXELS_WITH_TEXT = (  # classes whose pixels are pictures of anything
     "1.2.840.10008.5.1.4.1.1.7",  # Secondary Capture, also multi-frame
     "1.2.840.10008.5.1.4.1.1.77.1",  # visible light: photographic, video
 )
-PLAIN_ITEMS = ("1.2.840.10008.1.2.5", "1.2.840.10008.1.2.1.98")  # RLE, uncompressed: encapsulated, without markers
+RLE, PLAIN_ITEMS = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.1.98"  # encapsulated, without markers
+OFFSETS = (0x7FE00001, 0x7FE00002)  # Extended Offset Table and its lengths: nobody needs them
 FIRST_GROUP = 0x0008  # lower ones are for commands, files and directories
 CHARACTER_SET = 0x00080005
 METHOD = "PS3.15 Basic Application Level Confidentiality Profile, EdgeCXR"  # LO: at most 64 characters
@@ -106,7 +110,7 @@ class Deidentifier:
             _check_pixels(dataset)
         patient = self._pseudonym(dataset)
         self._clean(dataset)
-        _blank_comments(dataset)
+        _clean_pixels(dataset)
         dataset.PatientName = dataset.PatientID = patient
         dataset.PatientIdentityRemoved = "YES"
         dataset.LongitudinalTemporalInformationModified = "REMOVED"
@@ -206,15 +210,31 @@ def _check_pixels(dataset: Dataset) -> None:
         raise ResultError(f"{dataset.SOPClassUID.name}: such pictures often show the patient's name in their pixels")
 
 
-def _blank_comments(dataset: FileDataset) -> None:
-    """Raises ResultError where compressed pixels cannot be searched: they may say what the header no longer does."""
-    syntax = dataset.file_meta.TransferSyntaxUID
-    if not syntax.is_encapsulated or syntax in PLAIN_ITEMS or not dataset.get("PixelData"):
+def _clean_pixels(dataset: FileDataset) -> None:
+    """Raises ResultError where pixels cannot be searched: they may say what the header no longer does."""
+    for tag in OFFSETS:
+        dataset.pop(tag, None)
+    if not dataset.get("PixelData"):
         return
     try:
-        dataset["PixelData"].value = blanked_pixels(dataset.PixelData, int(dataset.get("NumberOfFrames") or 1))
+        dataset["PixelData"].value = _cleaned(dataset, dataset.file_meta.TransferSyntaxUID, dataset.PixelData)
     except ValueError as error:
-        raise ResultError(f"the compressed pixels cannot be searched for comments: {error}") from error
+        raise ResultError(f"the pixels cannot be searched for text: {error}") from error
+    except (AttributeError, TypeError) as error:
+        raise ResultError("the header does not say how large the picture is; it cannot be de-identified") from error
+
+
+def _cleaned(dataset: Dataset, syntax: Any, value: bytes) -> bytes:
+    """Pixel Data of a transfer syntax in which nothing is left but the picture. Raises ValueError, AttributeError."""
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    if not syntax.is_encapsulated:
+        size = get_expected_length(dataset)
+        return value[: size + size % 2]  # the last of an odd number of bytes shares its word with one of padding
+    if syntax == RLE:
+        return blanked_pixels(value, frames, partial(blanked_runs, size=int(dataset.Rows) * int(dataset.Columns)))
+    if syntax == PLAIN_ITEMS:
+        return blanked_pixels(value, frames, partial(cut, size=get_expected_length(dataset) // frames))
+    return blanked_pixels(value, frames)
 
 
 def _code(value: str, meaning: str) -> Dataset:
