@@ -17,6 +17,7 @@ from edgecxr.errors import RecipeError
 from edgecxr.export.calibration import RANGE_METHODS, RangeMethod
 from edgecxr.export.distillation import DistillSettings
 from edgecxr.export.gate import GateMargins
+from edgecxr.export.late_faults import late_faults
 from edgecxr.export.teacher_plans import (
     FoldNumbers,
     Name,
@@ -221,7 +222,7 @@ class Recipe(Strict):
             raise ValueError(
                 f"pretrain.folds has fold {shared[0]}, which is for validation or test; use the train folds"
             )
-        problems = plan_problems(self.teachers, self.model_heads, self.pretrain)
+        problems = plan_problems(self.teachers, self.model_heads, self.pretrain) + late_faults(self)
         if self.student.teaching == "live":
             problems += live_problems(self.teachers, self.preprocess)
         if problems:

@@ -27,6 +27,7 @@ __all__ = [
 
 LONGEST = 40
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,39}$", description="lower case, digits, '_', '.', '-'")]
+Zoom = Annotated[float, Field(gt=0)]
 FoldNumbers = Annotated[tuple[int, ...], Field(min_length=1)]
 
 
@@ -46,7 +47,7 @@ class _Trained(Sparse):
     name: Name
     preprocess: PreprocessSpec = PreprocessSpec()
     training: TrainSettings = TrainSettings()
-    zooms: Annotated[tuple[float, ...], Field(min_length=1)] = (1.0,)  # its logits are averaged over these views
+    zooms: Annotated[tuple[Zoom, ...], Field(min_length=1)] = (1.0,)  # its logits are averaged over these views
     pretrain: bool | str = True  # take part in the recipe's `pretrain`, where there is one; a name: with that teacher
     keep: dict[str, str] = Field(
         default={}, description="class to the class of `pretrain` whose output neuron it takes"
