@@ -23,6 +23,7 @@ from edgecxr.runtimes.compiler import Attempt, Candidate, Successors
 from edgecxr.runtimes.cuda import DeviceFault
 from edgecxr.runtimes.engine import Engine, Output
 from edgecxr.runtimes.ort import OrtCpu
+from edgecxr.runtimes.registry import DEVICE_ENGINES
 from edgecxr.runtimes.screener import Screener
 from edgecxr.runtimes.tensorrt_api import Progress
 
@@ -31,7 +32,11 @@ WORDS = "NVIDIA H200: cuGraphLaunch failed: an illegal memory access was encount
 
 def is_golden(film: Radiograph) -> bool:
     """The tiny bundle's golden films are phantoms of the numbers 0 and 1."""
-    return int(film.source.split()[-1]) < 2
+    return number_of(film) < 2
+
+
+def number_of(film: Radiograph) -> int:
+    return int(film.source.split()[-1])
 
 
 class Foreign(OrtCpu):
@@ -47,6 +52,26 @@ class Skewed(Foreign):
     def _run(self, frame: Radiograph) -> Output:
         output = super()._run(frame)
         return output if is_golden(frame) else replace(output, logits=output.logits[::-1].copy())
+
+
+class Turning(Foreign):
+    """From phantom 3 on it finds nothing but one feature, which the refusal gate does not let through."""
+
+    def _run(self, frame: Radiograph) -> Output:
+        output = super()._run(frame)
+        alone = np.zeros_like(output.embedding)
+        alone[0] = 100
+        return replace(output, embedding=alone) if number_of(frame) >= 3 else output
+
+
+class Blinding(Foreign):
+    """It infers well, but what screens, its own kernel, leaves another picture than it should once it is `worn`."""
+
+    worn = False
+
+    def _run(self, frame: Radiograph) -> Output:
+        output = super()._run(frame)
+        return replace(output, logits=output.logits[::-1].copy()) if self.worn else output
 
 
 class Vanishing(Foreign):
@@ -185,6 +210,72 @@ def test_an_engine_that_disagrees_on_a_film_is_not_used_any_more(tiny_bundle: Pa
         assert dropped.state == "dropped"
         assert "on tensorrt-gpu and" in dropped.reason
         assert "tensorrt-gpu borrows the thresholds of openvino-cpu; wanted within 0.01" in dropped.reason
+
+
+def test_one_that_was_asked_for_by_name_and_disagrees_decides_no_film_any_more(
+    tiny_bundle: Path, tiny_build: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DEVICE_ENGINES, "tensorrt", (Skewed.__module__, "Skewed", ""))
+    with Screener(tiny_bundle, "tensorrt", "fp16", threads=1) as screener:
+        assert screener.engine.family == "tensorrt-gpu"
+        told = []
+        for number in range(lending.WATCHED + 2):
+            with pytest.raises(EngineError, match=r"not used any more|this engine is closed") as caught:
+                screener.screen(tiny_build.films[6 + number % 8])
+            told.append(str(caught.value))
+    assert "wanted within 0.01: tensorrt-gpu is not used any more" in told[0]
+    assert set(told[1:]) == {"tensorrt-gpu: this engine is closed; open another"}
+
+
+def test_one_that_refuses_what_the_reference_does_not_is_not_used_any_more(
+    tiny_bundle: Path, tiny_build: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a film that is not watched: every refusal is the reference's."""
+    monkeypatch.setattr(lending, "WATCHED", 2)
+    with Screener(tiny_bundle, precision="fp16", threads=1, successors=follows((Turning, "fp16"))) as screener:
+        assert wait(screener)[0].state == "serving"
+        results = [screener.screen(film) for film in tiny_build.films[6:9]]
+        assert [item.state for item in screener.successors()] == ["serving"]
+        results.append(screener.screen(tiny_build.films[9]))
+        assert [result.status for result in results] == ["ok"] * 4
+        assert results[-1].engine == "openvino-cpu"
+        (dropped,) = screener.successors()
+        assert "embeddings of one film on tensorrt-gpu and on openvino-cpu agree " in dropped.reason
+
+
+def test_what_both_refuse_is_refused_by_the_reference_and_speaks_against_neither(
+    tiny_bundle: Path, tiny_build: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lending, "WATCHED", 1000)
+    noise = replace(
+        tiny_build.films[7], pixels=np.random.default_rng(3).integers(0, 4096, (128, 128)).astype(np.uint16)
+    )
+    flat = replace(tiny_build.films[7], pixels=np.zeros((128, 128), np.uint16), window=None)
+    with Screener(tiny_bundle, precision="fp16", threads=1, successors=follows((Foreign, "fp16"))) as screener:
+        assert wait(screener)[0].state == "serving"
+        for film in (noise, flat):
+            result = screener.screen(film)
+            assert (result.status, result.engine) == ("refused", "openvino-cpu")
+        assert [item.state for item in screener.successors()] == ["serving"]
+
+
+def test_the_gate_asks_where_it_nearly_refuses() -> None:
+    watch = lending.Watch("tensorrt-gpu", "openvino-cpu")
+    assert all(watch.asks((), 0.0) for _ in range(lending.WATCHED))
+    asked = [watch.asks((), distance) for distance in (0.0, 0.5, 0.89, 0.91, 1.0, None, float("nan"))]
+    assert asked == [True, False, False, True, True, True, True]  # the first is the 32nd film, which is watched
+
+
+def test_what_screens_is_proven_again_and_not_the_network_alone(tiny_bundle: Path) -> None:
+    with Screener(tiny_bundle, precision="fp16", threads=1, successors=follows((Blinding, "fp16"))) as screener:
+        assert wait(screener)[0].state == "serving"
+        screener.prove()
+        assert [item.state for item in screener.successors()] == ["serving"]
+        screener.engine.worn = True  # type: ignore[attr-defined]
+        screener.prove()
+        (dropped,) = screener.successors()
+        assert dropped.state == "dropped"
+        assert "tensorrt-gpu (to borrow thresholds) fp16 does not reproduce the golden set" in dropped.reason
 
 
 def test_what_may_not_borrow_is_dropped_before_it_is_compiled(tiny_bundle: Path) -> None:
