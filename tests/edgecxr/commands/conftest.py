@@ -1,6 +1,7 @@
 """The command line in an empty folder. The whole command as a process of its own is in tests/edgecxr/test_cli.py."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,19 @@ class Done(NamedTuple):
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+def _log() -> Iterator[None]:
+    """`serve` sends the log of its process to standard error, which is one test's own here and closed after it."""
+    root = logging.getLogger()
+    before = list(root.handlers), root.level
+    yield
+    root.handlers[:] = before[0]
+    root.setLevel(before[1])
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], _log: None
+) -> Callable[..., Done]:
     """``run("sign", …)``: a `Done`; keywords are added to the environment of this one command."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
