@@ -1,7 +1,7 @@
 """Films of two sizes staged on a stub device that gives memory at the same address again: run by test_frame_kernel.py.
 
-``python staging.py BUNDLE`` prints one JSON object: whether the keys of one film, before and after its staging memory was
-replaced, are the `same` but for the generation; the generations; which graphs are held, and which were given up.
+``python staging.py BUNDLE`` prints one JSON object: whether the keys of one film, before and after its staging memory
+was replaced, are the `same` but for the generation; the generations; which graphs are held, and which were given up.
 """
 
 import contextlib

@@ -85,11 +85,27 @@ def test_the_manual_shows_the_example() -> None:
     assert f"```yaml\n{EXAMPLE.read_text()}```" in (EXAMPLE.parents[1] / "node.md").read_text()
 
 
-def test_the_systemd_unit_is_a_unit() -> None:
+def systemd_unit(*names: str) -> configparser.ConfigParser:
     unit = configparser.ConfigParser(strict=False, interpolation=None, allow_no_value=True)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
-    unit.read(EXAMPLE.with_name("edgecxr.service"))
+    assert unit.read([EXAMPLE.with_name(name) for name in names]) == [str(EXAMPLE.with_name(name)) for name in names]
+    return unit
+
+
+def test_the_systemd_unit_is_a_unit() -> None:
+    unit = systemd_unit("edgecxr.service")
     service = unit["Service"]
     assert service["ExecStart"].endswith("edgecxr serve --config /etc/edgecxr/node.yaml")
     assert (service["KillMode"], service["NoNewPrivileges"], service["ProtectSystem"]) == ("mixed", "yes", "strict")
     assert unit["Install"]["WantedBy"] == "multi-user.target"
+
+
+def test_the_drop_in_lets_the_service_see_a_gpu_and_keep_engines() -> None:
+    """What a sandbox without devices, or with a read-only cache, would take from it; the rest of the unit holds."""
+    service = systemd_unit("edgecxr.service", "edgecxr-nvidia.conf")["Service"]
+    assert (service["PrivateDevices"], service["ProtectClock"]) == ("no", "no")
+    assert service["SupplementaryGroups"].split() == ["video", "render"]
+    assert service["Environment"] == f"EDGECXR_CACHE=/var/cache/{service['CacheDirectory']}"
+    assert int(service["CacheDirectoryMode"], 8) & 0o022 == 0  # a cache that others may write is refused
+    assert (service["NoNewPrivileges"], service["ProtectSystem"], service["User"]) == ("yes", "strict", "edgecxr")
+    assert not {"DevicePolicy", "DeviceAllow", "MemoryDenyWriteExecute"} & set(service)

@@ -1,6 +1,8 @@
 """A better engine takes over in a screening process: the node tells of it, its results name it, its faults are its."""
 
 import logging
+import multiprocessing
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,9 +11,9 @@ import pytest
 from waiting import until
 
 from edgecxr.phantom import chest, write_dicom
-from edgecxr.runtimes.compiler import Successors
+from edgecxr.runtimes.compiler import Attempt, Successors
 from edgecxr.runtimes.node.config import ScreeningSection, SpoolLimits
-from edgecxr.runtimes.node.following import problems
+from edgecxr.runtimes.node.following import Following, Teller, problems
 from edgecxr.runtimes.node.metrics import Metrics
 from edgecxr.runtimes.node.screening_process import Setup
 from edgecxr.runtimes.node.spool import Arrival, Spool, State
@@ -144,6 +146,29 @@ def test_so_is_one_that_does_it_while_a_film_is_in_hand(
     assert (spool.get(image).state, spool.get(image).attempts) == (State.DELIVERED, 1)
     assert worker.current().restarts == 1
     assert "onnxruntime fp16 was open in it" in worker._shared.switched_off
+
+
+def test_what_several_threads_tell_at_once_arrives_whole() -> None:
+    """Each is too long for one write to a pipe."""
+    near, far = multiprocessing.Pipe(duplex=False)
+    following, tell, heard = Following(near), Teller(far), list[Attempt]()
+
+    def say(thread: int) -> None:
+        for number in range(20):
+            tell(Attempt(f"{thread} {number}", "dropped", reason="x" * 100_000))
+
+    threads = [threading.Thread(target=say, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    while len(heard) < 80:
+        heard += following.hear()
+    for thread in threads:
+        thread.join()
+    assert {attempt.name for attempt in heard} == {f"{i} {n}" for i in range(4) for n in range(20)}
+    assert {attempt.reason for attempt in heard} == {"x" * 100_000}
+    assert following.fallen() == ""
+    following.close()
+    far.close()
 
 
 def doubt(spool: Spool, image: int) -> str:
