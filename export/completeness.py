@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from edgecxr.dataset import Dataset, HeadColumns
 from edgecxr.errors import DatasetError
 from edgecxr.export.recipe import Recipe
+from edgecxr.export.teacher_plans import Pretrain
 
 __all__ = ["check_completeness"]
 
@@ -17,7 +18,8 @@ def check_completeness(dataset: Dataset, recipe: Recipe) -> None:
     """Raise DatasetError with a sentence for each class that no film shows where it is learned, weighed or judged.
 
     A softmax class needs a film; a sigmoid class one that has it and one that has not. The heads of `pretrain` need
-    them in its own training folds alone.
+    them in its own training folds, and in the validation folds what tells one epoch from another: two kinds of films of
+    at least one class, or any label where the loss is the metric.
     """
     folds, table = recipe.data.folds, recipe.data.labels
     problems = [
@@ -30,8 +32,30 @@ def check_completeness(dataset: Dataset, recipe: Recipe) -> None:
         numbers = recipe.pretrain.folds or folds.train
         for item in recipe.pretrain.heads:
             problems += _lacking(dataset, item, numbers, ("pretrain", dataset.folder / table))
+        problems += _unjudged(dataset, recipe.pretrain, folds.of("validate"), dataset.folder / table)
     if problems:
         raise DatasetError(list(dict.fromkeys(problems)))
+
+
+def _unjudged(dataset: Dataset, plan: Pretrain, numbers: tuple[int, ...], table: Path) -> Iterator[str]:
+    """One sentence when nothing in the validation folds tells one epoch of `plan` from another."""
+    folds = np.array([film.fold for film in dataset.films])
+    there, elsewhere = np.isin(folds, numbers), set[int]()
+    needed = 2 if plan.training.metric == "auroc" else 1
+    for item in plan.heads:
+        kinds = [shown for _, shown in _kinds(dataset, item)]
+        wanted = [kinds] if item.head.kind == "softmax" else list(zip(kinds[::2], kinds[1::2], strict=True))
+        for group in wanted:
+            if sum(bool(shown[there].any()) for shown in group) >= needed:
+                return
+            elsewhere |= {int(fold) for shown in group for fold in folds[shown]}
+    others = ", ".join(map(str, sorted(elsewhere - set(numbers))))
+    hint = f"films with such labels are in fold {others}: change data.folds" if others else "label some"
+    names = ", ".join(repr(item.head.name) for item in plan.heads)
+    yield (
+        f"{table}: no class of pretrain (head {names}) has films of {'both kinds' if needed == 2 else 'any kind'} in "
+        f"{_named(numbers)}, which choose its best epoch; {hint}, or leave pretrain out"
+    )
 
 
 def _lacking(dataset: Dataset, item: HeadColumns, numbers: tuple[int, ...], wanted: tuple[str, Path]) -> Iterator[str]:

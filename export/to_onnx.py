@@ -21,13 +21,17 @@ OUTPUTS = ("logits", "cam", "embedding")
 OPSET = 19  # first with float16 scales in QuantizeLinear; TensorRT 10.3 reads up to 20, ONNX Runtime 1.20 to 21
 IR_VERSION = 9  # the one of opset 19; ONNX Runtime 1.20 reads up to 10
 TOLERANCE = 1e-4  # largest difference allowed between PyTorch and the graph, over max(1, largest output)
+ROUNDINGS = 8.0  # what is allowed beyond, in differences between PyTorch's own float32 and float64 on the same film
+LOOSEST = 1e-2  # never more: a graph that is wired wrongly differs by more than this
 
 
 def to_onnx(student: Student, size: int, *, classes: Sequence[str] = ()) -> bytes:
     """The student as an FP32 graph: `image` float32 [1, 1, size, size] -> `logits`, `cam`, `embedding`.
 
-    `classes` names the logits in the graph's metadata. Raises StageError when the graph's outputs differ from PyTorch's
-    by more than 1e-4 of the largest, or when the names do not match the logits.
+    `classes` names the logits in the graph's metadata. Raises StageError when the names do not match the logits, or
+    when the graph's outputs differ from PyTorch's by more than 1e-4 of the largest. That is to find wrong wiring. A
+    deep network whose batch norms enlarge small differences is not that exact in PyTorch itself (Inception-v3: 1e-4),
+    so eight times its own rounding is allowed, but never more than 1e-2.
     """
     if classes and len(classes) != student.classes:
         raise StageError(f"the student has {student.classes} logits, but {len(classes)} names were given")
@@ -38,11 +42,19 @@ def to_onnx(student: Student, size: int, *, classes: Sequence[str] = ()) -> byte
     data = bytes(model.SerializeToString())
     probe = np.random.default_rng(0).random((1, 1, size, size), dtype=np.float32)
     difference = largest_difference(module.student, data, probe)
-    if not difference <= TOLERANCE:
-        raise StageError(
-            f"the exported graph differs from PyTorch by {difference:.2e}; at most {TOLERANCE:.0e} allowed"
-        )
+    allowed = TOLERANCE if difference <= TOLERANCE else _allowed(module.student, probe)
+    if not difference <= allowed:
+        raise StageError(f"the exported graph differs from PyTorch by {difference:.2e}; at most {allowed:.0e} allowed")
     return data
+
+
+def _allowed(student: Student, images: NDArray[np.float32]) -> float:
+    """The largest difference that PyTorch's own rounding on these images explains, between TOLERANCE and LOOSEST."""
+    with torch.inference_mode():
+        got = student.forward_full(torch.from_numpy(images))
+        exact = copy.deepcopy(student).double().forward_full(torch.from_numpy(images).double())
+    rounding = max(_relative(a.numpy(), b.numpy()) for a, b in zip(got, exact, strict=True))
+    return min(max(TOLERANCE, ROUNDINGS * rounding), LOOSEST)
 
 
 def with_dynamic_batch(model_bytes: bytes) -> bytes:
@@ -66,7 +78,7 @@ def largest_difference(student: Student, model_bytes: bytes, images: NDArray[np.
     return max(_relative(np.asarray(b), a.numpy()) for a, b in zip(expected, got, strict=True))
 
 
-def _relative(got: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+def _relative(got: NDArray[np.floating], expected: NDArray[np.floating]) -> float:
     return float(np.abs(got - expected).max() / max(1.0, np.abs(expected).max()))
 
 

@@ -88,6 +88,15 @@ def test_a_class_that_no_film_has_is_told_for_every_purpose(tmp_path: Path) -> N
     assert all(problem.endswith("no fold has one: add some, or take the class out of the head") for problem in told)
 
 
+def test_pretraining_needs_films_that_choose_its_best_epoch(tmp_path: Path) -> None:
+    recipe = RECIPE.replace("  - head: {name: signs, kind: sigmoid, classes: [Mass]}\n", "") + PRETRAIN
+    (sentence,) = problems(tmp_path, lacking={(3, "1")}, recipe=recipe)
+    assert sentence == (
+        "no class of pretrain (head 'nih') has films of both kinds in fold 3, which choose its best epoch; films with "
+        "such labels are in fold 0, 1, 2, 4: change data.folds, or leave pretrain out"
+    )
+
+
 def test_pretraining_needs_its_classes_in_its_own_folds(tmp_path: Path) -> None:
     (sentence,) = problems(tmp_path, lacking={(1, "1")}, recipe=RECIPE + PRETRAIN)
     assert sentence.startswith(

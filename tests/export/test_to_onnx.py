@@ -80,3 +80,51 @@ def test_a_batch_norm_before_its_convolution_becomes_a_multiplication_and_an_add
     assert 0 < kinds.count("Mul") - 1 <= before
     read = {name for node in model.graph.node for name in node.input}
     assert {item.name for item in model.graph.initializer} <= read
+
+
+class Enlarging(torch.nn.Module):
+    """Small differences on a large common value, which a batch norm brings to the size of one: they are rounded."""
+
+    num_features = 32
+
+    def __init__(self, *, miswired: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.miswired = miswired
+        self.first = torch.nn.Conv2d(1, 64, 3, padding=1)
+        torch.nn.init.constant_(self.first.bias, 1000.0)  # type: ignore[arg-type]
+        self.second = torch.nn.Conv2d(64, 32, 3, bias=False)
+        self.norm = torch.nn.BatchNorm2d(32, momentum=None)
+
+    def forward_features(self, images: torch.Tensor) -> torch.Tensor:
+        maps = torch.relu(self.norm(self.second(self.first(images))))
+        return maps.flip(1) if self.miswired and torch.compiler.is_exporting() else maps
+
+
+def enlarging(*, miswired: bool = False) -> Student:
+    student = Student(Enlarging(miswired=miswired), 3)
+    torch.nn.init.normal_(student.head.weight)
+    with torch.no_grad():
+        student.train()(torch.rand(8, 1, 32, 32))
+    return student.eval()
+
+
+def test_rounding_that_pytorch_has_too_is_no_wrong_wiring() -> None:
+    student = enlarging()
+    data = to_onnx(student, 32)
+    probe = np.random.default_rng(0).random((1, 1, 32, 32), dtype=np.float32)
+    assert 1e-4 < largest_difference(student, data, probe) < 1e-2
+    with pytest.raises(StageError, match="the exported graph differs from PyTorch by"):
+        to_onnx(enlarging(miswired=True), 32)
+
+
+def test_inception_exports_at_the_smallest_size() -> None:
+    torch.manual_seed(0)
+    student = build_student("inception_v3", 3, size=75)
+    for part in student.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.momentum = None  # statistics of the films seen, as after training
+    with torch.no_grad():
+        student.train()(torch.rand(4, 1, 75, 75))
+    with GraphSession(to_onnx(student.eval(), 75), "onnxruntime") as session:
+        assert session.infer(np.zeros((1, 1, 75, 75), np.float32)).logits.shape == (1, 3)
