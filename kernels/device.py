@@ -150,14 +150,16 @@ class Tables:
 
 
 def fatbin() -> bytes:
-    """Machine code of the kernel for every GPU from sm_75 to sm_120 and PTX for later ones (CUDA 13 or newer drivers).
+    """Machine code of the kernel for every GPU from sm_75 to sm_120 that nvcc knew (13: all), and PTX for later ones.
+
+    A driver older than that nvcc's CUDA does not take it.
 
     Raises:
         KernelError: this installation was built without nvcc; `edgecxr.kernels.nvrtc` compiles it on the spot.
     """
     if not FATBIN.is_file():
         raise KernelError(
-            f"no {FATBIN.name} beside {FATBIN.parent}: edgecxr was installed without nvcc. Install CUDA 13's nvcc and "
+            f"no {FATBIN.name} beside {FATBIN.parent}: edgecxr was installed without nvcc. Install nvcc and "
             "install edgecxr again, or let edgecxr.kernels.nvrtc compile the kernel for this GPU"
         )
     return FATBIN.read_bytes()

@@ -177,7 +177,7 @@ def _device_kernel() -> Finding:
     from edgecxr.kernels import device, nvrtc
 
     try:
-        return Finding("kernel cuda", "ok", f"fatbin of {len(device.fatbin()):,} bytes, for CUDA 13 drivers")
+        return Finding("kernel cuda", "ok", f"fatbin of {len(device.fatbin()):,} bytes, by nvcc; else NVRTC")
     except KernelError as error:
         reason = str(error)
     try:
