@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import torch
+
 from edgecxr.export.teacher_plans import TrainedGroup, TrainedMember
 from edgecxr.spec import Head
 from edgecxr.teachers.training import TrainSettings
@@ -22,7 +24,7 @@ def late_faults(recipe: "Recipe") -> list[str]:
     found += [f"pretrain.heads: two are called {name!r}" for name in _twice([item.head.name for item in earlier])]
     found += [f"heads: two classes are called {name!r}; findings are known by these names" for name in _twice(classes)]
     found += [f"operating_points: two rules are called {name!r}; decisions name one of them" for name in _twice(rules)]
-    return [*found, *_ranges(recipe), *_maps(recipe), *_weights(recipe)]
+    return [*found, *_ranges(recipe), *_maps(recipe), *_settings(recipe)]
 
 
 def _twice(names: Sequence[str]) -> list[str]:
@@ -54,8 +56,8 @@ def _maps(recipe: "Recipe") -> Iterator[str]:
         yield "quantize.qat_training.cam_weight is for distillation; training between fake integers has no live teacher"
 
 
-def _weights(recipe: "Recipe") -> Iterator[str]:
-    """`loss.head_weights` of heads that are not learned there."""
+def _settings(recipe: "Recipe") -> Iterator[str]:
+    """Of every training: weights of heads that are not learned there, and a device by a name that none has."""
     heads = recipe.model_heads
     plans: list[tuple[str, TrainSettings, Sequence[Head]]] = [
         ("student.distillation", recipe.student.distillation, heads),
@@ -73,3 +75,7 @@ def _weights(recipe: "Recipe") -> Iterator[str]:
         strange = sorted(set(settings.loss.head_weights) - set(names))
         if strange:
             yield f"{key}: loss.head_weights names {', '.join(strange)}; the heads are {', '.join(names)}"
+        try:
+            torch.device("cpu" if settings.device == "auto" else settings.device)
+        except RuntimeError:
+            yield f"{key}: no device is called {settings.device!r}; wanted auto, cpu, cuda or cuda:0"

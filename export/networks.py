@@ -1,6 +1,7 @@
-"""Every network of a recipe, built once before anything is trained: its name, its size, its ImageNet weights."""
+"""Every network of a recipe, built or opened once before anything is trained: its name, its size, its weights."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from edgecxr.errors import StageError
 from edgecxr.export.class_maps import class_maps
@@ -8,20 +9,29 @@ from edgecxr.export.recipe import Recipe
 from edgecxr.export.student import build_student
 from edgecxr.export.teacher_plans import TeacherSource, TrainedGroup, TrainedMember
 from edgecxr.teachers.architecture import build
+from edgecxr.teachers.compute import pick_device
+from edgecxr.teachers.foreign import Source, load_foreign
 
 __all__ = ["check_networks"]
 
 
-def check_networks(recipe: Recipe) -> None:
+def check_networks(recipe: Recipe, base: Path) -> None:
     """Build each architecture for films of its size, fetching the ImageNet weights that the recipe asks for.
 
-    Raises StageError for a name that no library has, films that are too small, weights that cannot be had, and for a
-    student that is to learn from maps when no teacher is sure to have any.
+    Teachers that the user brings, with paths from `base`, are opened and shown drawn films. Raises StageError for a
+    name that no library has, films that are too small, weights that cannot be had, a teacher that does not fit what the
+    recipe says of it, a device for the student that is not there, and for a student that is to learn from maps when no
+    teacher is sure to have any.
     """
+    for settings in (recipe.student.distillation, recipe.quantize.qat_training):
+        pick_device(settings.device)
     for name, size, pretrained in sorted(set(_teachers(recipe)), key=str):
         build(name, 1, pretrained=pretrained, size=size)
     for name in recipe.student.names:
         build_student(name, 1, options=recipe.student.options, size=recipe.preprocess.size)
+    for teacher in recipe.teachers:
+        if isinstance(teacher, Source):
+            load_foreign(teacher, recipe.model_heads, base=base)
     if recipe.student.distillation.cam_weight and not any(_has_maps(teacher) for teacher in recipe.teachers):
         raise StageError(
             "student.distillation.cam_weight wants class activation maps, and no teacher has them: such a network ends "

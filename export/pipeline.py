@@ -104,7 +104,7 @@ class Build:
         self.tell(self.recipe.data.told)
         workshop = Workshop(self.folder, lambda outcome: self.tell(str(outcome)))
         films = gather_films(self.recipe, workshop)
-        check_networks(self.recipe)
+        check_networks(self.recipe, self.source.parent)
         bench = Bench(self.recipe, workshop, films, self.source.parent, self._watch)
         fused = fuse_members(bench)
         draw_curves(bench)

@@ -63,6 +63,7 @@ def test_a_recipe_that_can_be_built_passes(tmp_path: Path) -> None:
         ),
         (COLUMN, COLUMN + TWO.format("diagnosis", "flu"), "heads: two are called 'diagnosis'"),
         (COLUMN, COLUMN + TWO.format("two", "covid"), "heads: two classes are called 'covid'; findings are known by"),
+        ("0.5}}", "0.5, device: gpu}}", "student.distillation: no device is called 'gpu'; wanted auto, cpu, cuda"),
         ("{name: balanced,", "{name: screening,", "operating_points: two rules are called 'screening'"),
     ],
 )

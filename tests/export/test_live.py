@@ -122,7 +122,7 @@ def test_without_a_teacher_that_has_maps_there_are_none(recipe: Path, tmp_path: 
     text = RECIPE.replace("architecture: resnet10t, preprocess", "architecture: test_vit, pretrained: null, preprocess")
     recipe.write_text(text.replace("size: 32", "size: 160").replace("teaching: live", MAPPED))
     with pytest.raises(StageError, match=r"cam_weight wants class activation maps, and no teacher has them"):
-        check_networks(load_recipe(recipe))
+        check_networks(load_recipe(recipe), tmp_path)
 
 
 def test_teachers_must_see_what_the_student_sees(recipe: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.train
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
 from edgecxr.errors import StageError  # noqa: E402
 from edgecxr.export.networks import check_networks  # noqa: E402
@@ -27,19 +27,42 @@ card: {intended_use: tests, limits: all, data: none}
 """
 
 
+BROUGHT = '  - {{name: c, kind: factory, factory: "brought:network", size: 32, classes: [{}]}}\n'
+NETWORK = """\
+import torch
+
+def network():
+    return torch.nn.Sequential(torch.nn.AvgPool2d(32), torch.nn.Flatten(), torch.nn.Linear(1, 2))
+"""
+
+
 def check(folder: Path, old: str = "", new: str = "") -> None:
     assert old in RECIPE
     (folder / "x.yaml").write_text(RECIPE.replace(old, new) if old else RECIPE)
-    check_networks(load_recipe(folder / "x.yaml"))
+    (folder / "brought.py").write_text(NETWORK)
+    check_networks(load_recipe(folder / "x.yaml"), folder)
 
 
 def test_networks_that_can_be_built_pass(tmp_path: Path) -> None:
     check(tmp_path)
+    check(tmp_path, "student:", f"{BROUGHT.format('normal, covid')}student:")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
+def test_a_device_for_the_student_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="device 'cuda' was asked for and this machine has no CUDA device"):
+        check(
+            tmp_path,
+            "architecture: test_resnet}\ncard",
+            "architecture: test_resnet, distillation: {device: cuda}}\ncard",
+        )
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
+        ("student:", f"{BROUGHT.format('normal, covid, _')}student:", "'c' gave .4, 2. .* list every output"),
+        ("student:", f"{BROUGHT.format('normal, flu')}student:", "teacher 'c' lacks covid of head 'diagnosis'"),
         ("{name: a, architecture: test_resnet}", "{name: a, architecture: resnet19}", "no architecture 'resnet19'"),
         ('"torchvision:squeezenet1_1"', '"torchvision:alexnet"', "alexnet needs films of at least 63×63 pixels, .* 40"),
         (
