@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -134,7 +135,8 @@ def test_the_evaluation_has_every_model_on_every_engine(first: tuple[Built, list
     assert [row["precision"] for row in told["agreement"]] == ["fp32", "fp16", "int8"]
     assert told["agreement"][0]["largest_difference"] < 1e-4
     assert len(told["gate"]) == 5
-    assert {row["tensorrt"]["outcome"] for row in told["precisions"]} <= {"built", "absent"}
+    possible = {"built"} if find_spec("tensorrt_rtx") else {"built", "absent"}  # TensorRT itself wants a GPU
+    assert {row["tensorrt"]["outcome"] for row in told["precisions"]} <= possible
 
 
 def test_a_change_runs_what_depends_on_it_and_nothing_else(folder: Path, first: tuple[Built, list[str]]) -> None:
