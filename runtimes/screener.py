@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -61,6 +62,7 @@ class Screener:
         following = follow(bundle) if engine == "auto" and first.device == "cpu" else ()
         following = [item for item in following if precision in ("auto", item.precision)]
         self._judges: dict[Engine, Judge] = {}
+        self._judging = threading.Lock()  # one judge for each engine: it counts the films
         self._engines = Succession(bundle, first, following, point=self.point, tell=tell)
 
     @property
@@ -156,9 +158,10 @@ class Screener:
         return self._judge(self.engine).refused(file, error, spent)
 
     def _judge(self, engine: Engine) -> Judge:
-        if engine not in self._judges:
-            self._judges[engine] = Judge(self.bundle, engine, self.point)
-        return self._judges[engine]
+        with self._judging:
+            if engine not in self._judges:
+                self._judges[engine] = Judge(self.bundle, engine, self.point)
+            return self._judges[engine]
 
     def close(self) -> None:
         """Stop compiling, and give the engines' memory back; twice is harmless."""
