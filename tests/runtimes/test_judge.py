@@ -116,6 +116,8 @@ def test_another_engine_follows_between_two_films_of_a_folder(
     with Screener(tiny_bundle, threads=1, successors=follows((OrtCpu, "fp16"), going=going), tell=told.append) as both:
         results = both.screen_folder(tmp_path, workers=1)
         screenings = [next(results), next(results)]
+        while len(told) < 2:
+            threading.Event().wait(0.01)
         going.set()
         assert [item.state for item in wait(both)] == ["serving"]
         screenings += list(results)
