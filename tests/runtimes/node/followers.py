@@ -78,18 +78,6 @@ def stillborn(bundle: Bundle) -> Sequence[Candidate]:
     return [Candidate(OrtCpu, "fp16", fall)]
 
 
-def late(bundle: Bundle) -> Sequence[Candidate]:
-    """As `stillborn`, once there is the file that EDGECXR_TEST_FOLLOW names."""
-
-    def fall() -> Engine:
-        while not Path(os.environ["EDGECXR_TEST_FOLLOW"]).exists():
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGSEGV)
-        raise EngineError("the process goes on")
-
-    return [Candidate(OrtCpu, "fp16", fall)]
-
-
 class Worn(OrtCpu):
     """It says something else once there is the file that EDGECXR_TEST_FOLLOW names."""
 

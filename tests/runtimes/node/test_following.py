@@ -131,23 +131,6 @@ def test_one_that_ends_the_process_while_it_is_opened_is_blamed_and_not_tried_ag
     assert states(worker) == []
 
 
-def test_so_is_one_that_does_it_while_a_film_is_in_hand(
-    spool: Spool, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("EDGECXR_TEST_FOLLOW", str(tmp_path / "go"))
-    worker = start(followers.late)
-    until(lambda: states(worker) == ["proving"])
-    with spool.part() as part:
-        part.write(write_dicom(chest(1, size=2500), tmp_path / "slow.dcm", syntax="jpeg2000").read_bytes())
-        image = spool.commit(part, Arrival("", "2.25.9", "", "dicom")).image
-    until(lambda: worker.current().activity == "screening")
-    (tmp_path / "go").touch()
-    assert engine(spool, image) == ("openvino-cpu", "int8")
-    assert (spool.get(image).state, spool.get(image).attempts) == (State.DELIVERED, 1)
-    assert worker.current().restarts == 1
-    assert "onnxruntime fp16 was open in it" in worker._shared.switched_off
-
-
 def test_what_several_threads_tell_at_once_arrives_whole() -> None:
     """Each is too long for one write to a pipe."""
     near, far = multiprocessing.Pipe(duplex=False)
