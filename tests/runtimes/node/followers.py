@@ -26,7 +26,7 @@ class Deadly(OrtCpu):
     """A driver that takes the process with it, on every film that it is given beside the golden ones."""
 
     def _run(self, frame: Radiograph) -> Output:
-        os.kill(os.getpid(), signal.SIGSEGV)
+        signal.raise_signal(signal.SIGSEGV)  # in this thread: nothing of it goes on
         return super()._run(frame)
 
 
@@ -72,7 +72,19 @@ def stillborn(bundle: Bundle) -> Sequence[Candidate]:
     """A driver that takes the process with it while an engine is opened."""
 
     def fall() -> Engine:
-        os.kill(os.getpid(), signal.SIGSEGV)
+        signal.raise_signal(signal.SIGSEGV)  # in this thread: nothing of it goes on
+        raise EngineError("the process goes on")
+
+    return [Candidate(OrtCpu, "fp16", fall)]
+
+
+def late(bundle: Bundle) -> Sequence[Candidate]:
+    """As `stillborn`, once there is the file that EDGECXR_TEST_FOLLOW names; by the signal that it holds."""
+
+    def fall() -> Engine:
+        while not (told := Path(os.environ["EDGECXR_TEST_FOLLOW"])).exists():
+            time.sleep(0.01)
+        signal.raise_signal(int(told.read_text()))
         raise EngineError("the process goes on")
 
     return [Candidate(OrtCpu, "fp16", fall)]

@@ -2,6 +2,7 @@
 
 import logging
 import multiprocessing
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,7 +49,7 @@ def start(spool: Spool, tiny_bundle: Path) -> Iterator[Start]:
 
     def start(successors: Successors) -> Worker:
         setup = Setup(tiny_bundle, threads=1, successors=successors)
-        shared = Shared(spool, ScreeningSection(threads=1), setup, Metrics())
+        shared = Shared(spool, ScreeningSection(threads=1, timeout_s=10.0), setup, Metrics())
         worker = Worker("worker-1", shared)
         worker.start()
         started.append((worker, shared))
@@ -129,6 +130,25 @@ def test_one_that_ends_the_process_while_it_is_opened_is_blamed_and_not_tried_ag
         assert (spool.get(image).state, spool.get(image).attempts) == (State.DELIVERED, 1)
     assert "onnxruntime fp16 was open in it" in worker._shared.switched_off
     assert states(worker) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGSTOP])
+def test_so_is_one_that_ends_or_stalls_it_while_a_film_is_in_hand(
+    spool: Spool, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    monkeypatch.setenv("EDGECXR_TEST_FOLLOW", str(tmp_path / "go"))
+    worker = start(followers.late)
+    until(lambda: states(worker) == ["proving"])
+    with spool.part() as part:
+        part.write(write_dicom(chest(1, size=4500), tmp_path / "slow.dcm", syntax="jpeg2000").read_bytes())
+        image = spool.commit(part, Arrival("", "2.25.9", "", "dicom")).image
+    until(lambda: worker.current().activity == "screening")
+    (tmp_path / "told").write_text(str(int(number)))
+    (tmp_path / "told").rename(tmp_path / "go")
+    assert engine(spool, image) == ("openvino-cpu", "int8")
+    assert (spool.get(image).state, spool.get(image).attempts) == (State.DELIVERED, 1)
+    assert worker.current().restarts == 1
+    assert "onnxruntime fp16 was open in it" in worker._shared.switched_off
 
 
 def test_what_several_threads_tell_at_once_arrives_whole() -> None:
