@@ -259,8 +259,12 @@ def start_orthanc(stack: ExitStack, folder: Path, ports: list[int]) -> None:
     server = stack.enter_context(subprocess.Popen([executable, str(folder / "orthanc.json")], stdout=log, stderr=log))
     stack.callback(server.terminate)
 
-    def listens(port: int) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
+    def answers() -> bool:
+        """Its HTTP server, which begins after the DICOM server; that a port is open says less."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{ports[2]}/system") as reply:
+                return bool(json.load(reply)["DicomPort"] == ports[1])
+        except OSError:
+            return False
 
-    until(lambda: listens(ports[1]) and listens(ports[2]))
+    until(answers)
