@@ -136,10 +136,11 @@ def _sentence(problem: Mapping[str, Any], models: list[type[BaseModel]], tree: y
     where = _name(location, tree)
     if problem["type"] == "missing":
         return f"{_name(location[:-1], tree) or whole} lacks {str(location[-1])!r}"
-    wanted = problem["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    if not wanted.startswith("Input should "):
-        return f"{where}: {wanted}" if where else wanted
-    return f"{where}: got {problem['input']!r}, wanted {wanted.removeprefix('Input should ').removeprefix('be ')}"
+    if problem["type"] in ("value_error", "assertion_error"):  # our own checks say what was got themselves
+        said = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
+        return f"{where}: {said}" if where else said
+    _, _, wanted = str(problem["msg"]).rpartition(" should ")
+    return f"{where}: got {problem['input']!r}, wanted {wanted.removeprefix('be ')}"
 
 
 def _unknown_key(key: str, parent: str, models: list[type[BaseModel]]) -> str:

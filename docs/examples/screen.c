@@ -2,7 +2,7 @@
  *
  *   cc -Wall -Werror -o screen screen.c
  *   ./screen 127.0.0.1:8080 film.dcm          over TCP
- *   ./screen /run/edgecxr/node.sock film.dcm  over a Unix socket (the address has a slash)
+ *   ./screen /run/edgecxr/api.sock film.dcm  over a Unix socket (the address has a slash)
  *
  * A password is taken from EDGECXR_PASSWORD. Exit code: 0 decided, 1 refused, 2 misuse, 3 no result (waiting, or an
  * error): a refusal is not a negative, and neither is an error.

@@ -1,9 +1,10 @@
 """The node's configuration: one YAML file, checked to the last key before anything is opened."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from edgecxr.errors import ConfigError
 from edgecxr.settings import read_settings
@@ -133,16 +134,16 @@ class ResultSection(Strict):
     institution: Annotated[str, Field(max_length=64)] = ""
     station: Annotated[str, Field(max_length=16)] = ""
     device_serial: Annotated[str, Field(max_length=64)] = "0"
-    timezone: (
-        Annotated[
-            str,
-            Field(
-                pattern=r"^[+-](0\d|1[0-4])[0-5]\d$",
-                description="offset from UTC, as +0545; the machine's own unless given",
-            ),
-        ]
-        | None
-    ) = None
+    timezone: str | None = Field(
+        default=None, description="offset from UTC, as +0545 (DICOM 0008,0201); the machine's own unless given"
+    )
+
+    @field_validator("timezone")
+    @classmethod
+    def _offset(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[+-](0\d|1[0-4])[0-5]\d", value):
+            raise ValueError(f"got {value!r}, wanted an offset from UTC as '+0545'")
+        return value
 
 
 class ScreeningSection(Strict):

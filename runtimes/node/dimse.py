@@ -25,6 +25,7 @@ __all__ = [
     "Status",
     "Tag",
     "even",
+    "named",
 ]
 
 MOST_COMMAND = 1 << 16  # bytes of a command set; a C-STORE-RQ has about 200
@@ -61,6 +62,12 @@ class Operation(IntEnum):
     ECHO = 0x0030
     ACTION = 0x0130
     CANCEL = 0x0FFF
+
+
+def named(operation: int) -> str:
+    """``C-STORE``, as the standard calls it; the command field in hexadecimal where it is none of ours."""
+    names = {Operation.STORE: "C-STORE", Operation.ECHO: "C-ECHO", Operation.ACTION: "N-ACTION"}
+    return next((name for field, name in names.items() if field == operation), f"0x{operation:04X}")
 
 
 class Status(IntEnum):

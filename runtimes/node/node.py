@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from edgecxr.errors import ResultError
@@ -82,7 +83,7 @@ class Node:
 
     def _start(self) -> None:
         recovery = self.spool.recover()
-        logger.info("the spool is open", extra={"recovery": str(recovery)})
+        logger.info("the spool is open", extra={"recovery": asdict(recovery)})
         self._outgoing.mkdir(mode=0o700, exist_ok=True)
         for left in self._outgoing.iterdir():
             left.unlink()

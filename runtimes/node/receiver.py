@@ -18,7 +18,19 @@ from edgecxr.runtimes.node.association import Association, Closed, Terms, Wire, 
 from edgecxr.runtimes.node.commitment import PUSH_MODEL, Commitment
 from edgecxr.runtimes.node.commitment import SYNTAXES as COMMITMENT_SYNTAXES
 from edgecxr.runtimes.node.config import DicomSection, PeerSection
-from edgecxr.runtimes.node.dimse import Command, Context, Dialogue, Drain, Exchange, Operation, Reply, Sink, Status, Tag
+from edgecxr.runtimes.node.dimse import (
+    Command,
+    Context,
+    Dialogue,
+    Drain,
+    Exchange,
+    Operation,
+    Reply,
+    Sink,
+    Status,
+    Tag,
+    named,
+)
 from edgecxr.runtimes.node.pdu import (
     AbortReason,
     AssociateRequest,
@@ -284,7 +296,7 @@ class Receiver:
             self._count("stored_bytes", exchange.size)
         else:
             self._count("echoes" if operation == Operation.ECHO else "commitments")
-        told: dict[str, object] = {"ae": caller.ae, "address": caller.address, "operation": f"0x{operation:04X}"}
+        told: dict[str, object] = {"ae": caller.ae, "address": caller.address, "operation": named(operation)}
         told |= {"status": f"0x{status:04X}", "bytes": exchange.size, "syntax": exchange.context.transfer}
         if exchange.reply.comment:
             told["reason"] = exchange.reply.comment
