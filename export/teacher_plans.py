@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from edgecxr.dataset import HeadColumns
+from edgecxr.repeats import repeated
 from edgecxr.sparse import Sparse
 from edgecxr.spec import Head, PreprocessSpec, Strict
 from edgecxr.teachers.foreign import ForeignSource
@@ -79,9 +80,8 @@ class TrainedGroup(_Trained):
     @model_validator(mode="after")
     def _check(self) -> "TrainedGroup":
         names = self.member_names
-        twice = sorted({name for name in names if names.count(name) > 1})
         long = [name for name in names if len(name) > LONGEST]
-        if twice:
+        if twice := repeated(names):
             raise ValueError(f"two candidates are called {twice[0]!r}; name an architecture once")
         if long:
             raise ValueError(f"{long[0]!r} is longer than {LONGEST} characters; give the group a shorter name")
