@@ -7,7 +7,7 @@ import torch
 
 from edgecxr.export.teacher_plans import TrainedGroup, TrainedMember
 from edgecxr.repeats import repeated
-from edgecxr.spec import Head
+from edgecxr.spec import Head, class_names
 from edgecxr.teachers.training import TrainSettings
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ __all__ = ["late_faults"]
 
 def late_faults(recipe: "Recipe") -> list[str]:
     """What no training, no student or no bundle could be made of, each as a sentence."""
-    classes = [name for head in recipe.model_heads for name in head.classes]
+    classes = class_names(recipe.model_heads)
     rules = [rule.name for rule in recipe.operating_points]
     earlier = recipe.pretrain.heads if recipe.pretrain else ()
     found = [f"heads: two are called {name!r}" for name in repeated([item.head.name for item in recipe.heads])]

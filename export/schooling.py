@@ -12,6 +12,7 @@ from edgecxr.errors import StageError
 from edgecxr.export.bench import Bench
 from edgecxr.export.stages import Stage
 from edgecxr.export.teacher_plans import Pretrain, TrainedMember
+from edgecxr.spec import class_names
 from edgecxr.teachers.architecture import Network, build
 from edgecxr.teachers.neurons import keep_neurons, without_classifier
 from edgecxr.teachers.teacher import WEIGHTS, MemberRecord, MemberTeacher, Teacher, write_member
@@ -105,7 +106,7 @@ def _transfer(bench: Bench, member: TrainedMember, earlier: dict[str, Tensor], n
     plan = bench.recipe.pretrain
     if not member.keep or plan is None:
         return
-    classes = [name for item in plan.heads for name in item.head.classes]
+    classes = class_names(item.head for item in plan.heads)
     kept = {bench.classes.index(name): classes.index(old) for name, old in member.keep.items()}
     keep_neurons(earlier, network, kept)
 

@@ -8,7 +8,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from edgecxr.dataset import HeadColumns
 from edgecxr.repeats import repeated
 from edgecxr.sparse import Sparse
-from edgecxr.spec import Head, PreprocessSpec, Strict
+from edgecxr.spec import Head, PreprocessSpec, Strict, class_names
 from edgecxr.teachers.foreign import ForeignSource
 from edgecxr.teachers.sampling import sampling_problem
 from edgecxr.teachers.training import TrainSettings
@@ -192,8 +192,8 @@ def _keeping(teacher: _Trained, heads: Sequence[Head], pretrain: Pretrain | None
         return None
     if pretrain is None or not teacher.pretrain:
         return "keep wants output neurons of `pretrain`, in which it takes no part"
-    later = [name for head in heads for name in head.classes]
-    earlier = [name for item in pretrain.heads for name in item.head.classes]
+    later = class_names(heads)
+    earlier = class_names(item.head for item in pretrain.heads)
     for named, classes, whose in ((teacher.keep, later, "the recipe"), (teacher.keep.values(), earlier, "pretrain")):
         for name in named:
             if classes.count(name) != 1:

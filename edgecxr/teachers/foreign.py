@@ -19,7 +19,7 @@ from scipy.special import logit
 from edgecxr.errors import StageError
 from edgecxr.phantom import chest
 from edgecxr.repeats import repeated
-from edgecxr.spec import Head, PreprocessSpec, Strict
+from edgecxr.spec import Head, PreprocessSpec, Strict, class_names
 from edgecxr.teachers.film_cache import film_batch
 from edgecxr.teachers.sessions import Session, open_checkpoint, open_factory, open_onnx, open_program
 from edgecxr.teachers.teacher import Teacher
@@ -219,7 +219,7 @@ def _covered(source: Source, heads: Sequence[Head]) -> tuple[Head, ...]:
             )
     own = tuple(head for head in heads if set(head.classes) <= set(source.classes))
     if not own:
-        wanted = ", ".join(name for head in heads for name in head.classes)
+        wanted = ", ".join(class_names(heads))
         raise StageError(f"teacher {source.name!r} has {', '.join(source.classes)}; none of {wanted} is there")
     return own
 
