@@ -5,7 +5,6 @@ WAL with ``synchronous=FULL``: a transaction is on the disk when its commit retu
 """
 
 import io
-import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -15,9 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecxr.durable import sync_folder
 from edgecxr.errors import SpoolError, SpoolFull
 
-__all__ = ["SCHEMA_VERSION", "Database", "packed", "storable", "sync_folder", "unpacked"]
+__all__ = ["SCHEMA_VERSION", "Database", "packed", "storable", "unpacked"]
 
 SCHEMA_VERSION = 2
 BUSY_S = 30.0  # how long a writer of another process may hold the file
@@ -101,15 +101,6 @@ CREATE INDEX results_proof ON results (proof);
 CREATE INDEX results_doubt ON results (image) WHERE doubt != '';
 """,
 )
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable. Raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def storable(text: str) -> str:
