@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
@@ -14,6 +15,7 @@ from pydantic import (
 )
 
 __all__ = ["IN_FULL", "Box", "Head", "ModelSpec", "OperatingPoint", "Precision", "PreprocessSpec", "ReadingSpec"]
+__all__ += ["class_names"]
 
 Precision = Literal["fp32", "fp16", "int8"]
 CHAIN_VERSION = 1  # raised whenever the arithmetic of the preprocessing chain changes
@@ -120,6 +122,11 @@ class Head(Strict):
         return tuple(name for name in self.classes if name != self.reference)
 
 
+def class_names(heads: Iterable[Head]) -> tuple[str, ...]:
+    """The classes of all heads, in the order of the `logits` output: head after head."""
+    return tuple(name for head in heads for name in head.classes)
+
+
 class OperatingPoint(Strict):
     """The threshold of one finding, derived for one artefact on one engine family; never valid for another."""
 
@@ -171,7 +178,7 @@ class ModelSpec(Strict):
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the `logits` output, head after head."""
-        return tuple(name for head in self.heads for name in head.classes)
+        return class_names(self.heads)
 
     @property
     def findings(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from edgecxr.dataset import HeadColumns
 from edgecxr.export.films import Films, Purpose, cache_films
 from edgecxr.export.recipe import Recipe
 from edgecxr.export.stages import Workshop
-from edgecxr.spec import Head, PreprocessSpec
+from edgecxr.spec import Head, PreprocessSpec, class_names
 from edgecxr.teachers.film_cache import FilmCache
 from edgecxr.teachers.progress import Progress
 from edgecxr.teachers.training import Samples, TrainSettings
@@ -41,7 +41,7 @@ class Bench:
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the logits."""
-        return tuple(name for head in self.heads for name in head.classes)
+        return class_names(self.heads)
 
     @property
     def labels(self) -> dict[str, Any]:

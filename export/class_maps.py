@@ -10,7 +10,7 @@ from torch.fx.proxy import TraceError
 
 from edgecxr.errors import StageError
 from edgecxr.export.trunk import Trunk
-from edgecxr.teachers.architecture import Network, head_parameters
+from edgecxr.teachers.architecture import Network, classifier_name
 
 __all__ = ["ClassMaps", "class_maps"]
 
@@ -36,11 +36,10 @@ def class_maps(network: Network, size: int) -> ClassMaps | None:
     The network is put in evaluation mode, and shares its weights with its maps.
     """
     network.eval()
-    names = sorted({name.rpartition(".")[0] for name in head_parameters(network)})
-    trunk = _trunk(network.body)
-    if trunk is None or not names:
+    trunk, name = _trunk(network.body), classifier_name(network)
+    if trunk is None or name is None:
         return None
-    maps = ClassMaps(network, trunk, network.get_submodule(names[0])).eval()
+    maps = ClassMaps(network, trunk, network.get_submodule(name)).eval()
     generator = torch.Generator().manual_seed(0)
     films = torch.rand(2, 1, size, size, generator=generator).to(network.mean.device)
     with torch.no_grad():

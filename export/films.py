@@ -19,7 +19,7 @@ from edgecxr.teachers.film_cache import FilmCache, build_film_cache
 from edgecxr.teachers.progress import Progress
 from edgecxr.teachers.training import Samples
 
-__all__ = ["Films", "Purpose", "cache_films", "gather_films", "purpose_folds"]
+__all__ = ["Films", "Purpose", "cache_films", "gather_films"]
 
 Purpose = Literal["train", "validate", "test"]
 PURPOSES: tuple[Purpose, ...] = ("train", "validate", "test")
@@ -36,7 +36,7 @@ class Films:
 
     def rows(self, purpose: Purpose) -> NDArray[np.intp]:
         """Rows of `dataset.films` that serve the purpose."""
-        return self.fold_rows(purpose_folds(self.folds, purpose))
+        return self.fold_rows(self.folds.of(purpose))
 
     def fold_rows(self, folds: tuple[int, ...]) -> NDArray[np.intp]:
         """Rows of `dataset.films` in these folds."""
@@ -57,11 +57,6 @@ class Films:
         """Images and targets of these rows, for training."""
         targets = {item.head.name: self.dataset.targets(item)[rows] for item in heads}
         return Samples(np.asarray(cache.images[rows]), targets)
-
-
-def purpose_folds(folds: Folds, purpose: Purpose) -> tuple[int, ...]:
-    """The fold numbers of a purpose."""
-    return folds.of(purpose)
 
 
 def gather_films(recipe: Recipe, workshop: Workshop) -> Films:

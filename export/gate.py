@@ -28,7 +28,7 @@ from edgecxr.errors import StageError
 from edgecxr.export.scored import Scored
 from edgecxr.heatmap import Fidelity, fidelity
 from edgecxr.scores import class_labels
-from edgecxr.spec import Head, Strict
+from edgecxr.spec import Head, Strict, class_names
 from edgecxr.statistics.auroc import auroc, delong_difference
 from edgecxr.statistics.bootstrap import paired_bootstrap, weighted_median
 from edgecxr.statistics.calibration import ece, weighted_ece
@@ -112,7 +112,7 @@ def compare(
     limits = margins or GateMargins()
     labels = class_labels(heads, targets)
     _check(reference, candidate, labels)
-    names = [name for head in heads for name in head.classes]
+    names = class_names(heads)
     maps = None if reference.cam is None or candidate.cam is None else fidelity(reference.cam, candidate.cam)
     rows: list[GateRow] = []
     for head in heads:

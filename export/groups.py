@@ -7,12 +7,12 @@ import numpy as np
 import torch
 
 from edgecxr.export.bench import Bench
-from edgecxr.export.schooling import LOGITS, ask, stage_of, trained
+from edgecxr.export.schooling import LOGITS, ask, record_of, stage_of, trained
 from edgecxr.export.stages import Stage
 from edgecxr.export.teacher_plans import JointPlan, TrainedGroup
 from edgecxr.teachers.joint import join
 from edgecxr.teachers.selection import Selection, select, standing
-from edgecxr.teachers.teacher import MemberRecord, MemberTeacher, open_member, write_member
+from edgecxr.teachers.teacher import MemberTeacher, open_member, write_member
 from edgecxr.teachers.training import train
 from edgecxr.teachers.weights import write_atomic
 
@@ -67,14 +67,5 @@ def _join(bench: Bench, group: TrainedGroup, plan: JointPlan, folders: Sequence[
     with bench.watch(stage_of(group.name)) as progress:
         lessons = bench.lessons(bench.recipe.heads, group.preprocess)
         train(network, lessons, bench.heads, settings, place, progress=progress)
-    record = MemberRecord(
-        name=group.name,
-        architecture=" + ".join(architectures),
-        joint=architectures,
-        heads=bench.heads,
-        columns=bench.columns,
-        preprocess=group.preprocess,
-        reading=bench.recipe.reading,
-        zooms=group.zooms,
-    )
+    record = record_of(bench, group, " + ".join(architectures), architectures)
     ask(bench, MemberTeacher(write_member(place, record, network), network, device=settings.device), place)

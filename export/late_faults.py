@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from edgecxr.export.teacher_plans import TrainedGroup, TrainedMember
-from edgecxr.spec import Head
+from edgecxr.repeats import repeated
+from edgecxr.spec import Head, class_names
 from edgecxr.teachers.training import TrainSettings
 
 if TYPE_CHECKING:
@@ -17,18 +18,18 @@ __all__ = ["late_faults"]
 
 def late_faults(recipe: "Recipe") -> list[str]:
     """What no training, no student or no bundle could be made of, each as a sentence."""
-    classes = [name for head in recipe.model_heads for name in head.classes]
+    classes = class_names(recipe.model_heads)
     rules = [rule.name for rule in recipe.operating_points]
     earlier = recipe.pretrain.heads if recipe.pretrain else ()
-    found = [f"heads: two are called {name!r}" for name in _twice([item.head.name for item in recipe.heads])]
-    found += [f"pretrain.heads: two are called {name!r}" for name in _twice([item.head.name for item in earlier])]
-    found += [f"heads: two classes are called {name!r}; findings are known by these names" for name in _twice(classes)]
-    found += [f"operating_points: two rules are called {name!r}; decisions name one of them" for name in _twice(rules)]
+    found = [f"heads: two are called {name!r}" for name in repeated([item.head.name for item in recipe.heads])]
+    found += [f"pretrain.heads: two are called {name!r}" for name in repeated([item.head.name for item in earlier])]
+    found += [
+        f"heads: two classes are called {name!r}; findings are known by these names" for name in repeated(classes)
+    ]
+    found += [
+        f"operating_points: two rules are called {name!r}; decisions name one of them" for name in repeated(rules)
+    ]
     return [*found, *_ranges(recipe), *_maps(recipe), *_settings(recipe)]
-
-
-def _twice(names: Sequence[str]) -> list[str]:
-    return sorted({name for name in names if names.count(name) > 1})
 
 
 def _ranges(recipe: "Recipe") -> Iterator[str]:

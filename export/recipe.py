@@ -29,6 +29,7 @@ from edgecxr.export.teacher_plans import (
     live_problems,
     plan_problems,
 )
+from edgecxr.repeats import repeated
 from edgecxr.settings import read_settings
 from edgecxr.sparse import Sparse
 from edgecxr.spec import IN_FULL, Head, Precision, PreprocessSpec, ReadingSpec, Strict
@@ -213,8 +214,7 @@ class Recipe(Strict):
     def _check(self) -> "Recipe":
         groups = [teacher.member_names for teacher in self.teachers if isinstance(teacher, TrainedGroup)]
         names = [*(teacher.name for teacher in self.teachers), *(name for group in groups for name in group)]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
+        if twice := repeated(names):
             raise ValueError(f"two teachers are called {twice[0]!r}")
         folds = set(self.pretrain.folds or ()) if self.pretrain else set()
         shared = sorted(folds & {*self.data.folds.test, *self.data.folds.validate_})

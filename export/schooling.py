@@ -11,14 +11,15 @@ from edgecxr.dataset import HeadColumns
 from edgecxr.errors import StageError
 from edgecxr.export.bench import Bench
 from edgecxr.export.stages import Stage
-from edgecxr.export.teacher_plans import Pretrain, TrainedMember
+from edgecxr.export.teacher_plans import Pretrain, TrainedGroup, TrainedMember
+from edgecxr.spec import class_names
 from edgecxr.teachers.architecture import Network, build
 from edgecxr.teachers.neurons import keep_neurons, without_classifier
 from edgecxr.teachers.teacher import WEIGHTS, MemberRecord, MemberTeacher, Teacher, write_member
 from edgecxr.teachers.training import train
 from edgecxr.teachers.weights import read_weights, transfer_weights
 
-__all__ = ["LOGITS", "ask", "file_of", "pretrained_file", "sha256", "stage_of", "trained"]
+__all__ = ["LOGITS", "ask", "file_of", "pretrained_file", "record_of", "sha256", "stage_of", "trained"]
 
 LOGITS = "logits.npy"
 
@@ -36,7 +37,7 @@ def trained(bench: Bench, member: TrainedMember) -> Path:
 
     def run(place: Path) -> None:
         network = _teach(bench, member, place, bench.recipe.heads, before=before)
-        record = write_member(place, _record(bench, member), network)
+        record = write_member(place, record_of(bench, member, member.architecture), network)
         ask(bench, MemberTeacher(record, network, device=member.training.device), place)
 
     upstream = ("data", f"pretrain-{first.name}") if before else ("data",)
@@ -50,15 +51,19 @@ def _first(bench: Bench, member: TrainedMember) -> TrainedMember:
     return next((other for other in named if isinstance(other, TrainedMember)), member)
 
 
-def _record(bench: Bench, member: TrainedMember) -> MemberRecord:
+def record_of(
+    bench: Bench, plan: TrainedMember | TrainedGroup, architecture: str, joint: tuple[str, ...] = ()
+) -> MemberRecord:
+    """`teacher.json` of a network that was trained as `plan` says, before its weights; `joint` as in `MemberRecord`."""
     return MemberRecord(
-        name=member.name,
-        architecture=member.architecture,
+        name=plan.name,
+        architecture=architecture,
+        joint=joint,
         heads=bench.heads,
         columns=bench.columns,
-        preprocess=member.preprocess,
+        preprocess=plan.preprocess,
         reading=bench.recipe.reading,
-        zooms=member.zooms,
+        zooms=plan.zooms,
     )
 
 
@@ -105,7 +110,7 @@ def _transfer(bench: Bench, member: TrainedMember, earlier: dict[str, Tensor], n
     plan = bench.recipe.pretrain
     if not member.keep or plan is None:
         return
-    classes = [name for item in plan.heads for name in item.head.classes]
+    classes = class_names(item.head for item in plan.heads)
     kept = {bench.classes.index(name): classes.index(old) for name, old in member.keep.items()}
     keep_neurons(earlier, network, kept)
 

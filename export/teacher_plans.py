@@ -6,8 +6,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from edgecxr.dataset import HeadColumns
+from edgecxr.repeats import repeated
 from edgecxr.sparse import Sparse
-from edgecxr.spec import Head, PreprocessSpec, Strict
+from edgecxr.spec import Head, PreprocessSpec, Strict, class_names
 from edgecxr.teachers.foreign import ForeignSource
 from edgecxr.teachers.sampling import sampling_problem
 from edgecxr.teachers.training import TrainSettings
@@ -79,9 +80,8 @@ class TrainedGroup(_Trained):
     @model_validator(mode="after")
     def _check(self) -> "TrainedGroup":
         names = self.member_names
-        twice = sorted({name for name in names if names.count(name) > 1})
         long = [name for name in names if len(name) > LONGEST]
-        if twice:
+        if twice := repeated(names):
             raise ValueError(f"two candidates are called {twice[0]!r}; name an architecture once")
         if long:
             raise ValueError(f"{long[0]!r} is longer than {LONGEST} characters; give the group a shorter name")
@@ -192,8 +192,8 @@ def _keeping(teacher: _Trained, heads: Sequence[Head], pretrain: Pretrain | None
         return None
     if pretrain is None or not teacher.pretrain:
         return "keep wants output neurons of `pretrain`, in which it takes no part"
-    later = [name for head in heads for name in head.classes]
-    earlier = [name for item in pretrain.heads for name in item.head.classes]
+    later = class_names(heads)
+    earlier = class_names(item.head for item in pretrain.heads)
     for named, classes, whose in ((teacher.keep, later, "the recipe"), (teacher.keep.values(), earlier, "pretrain")):
         for name in named:
             if classes.count(name) != 1:

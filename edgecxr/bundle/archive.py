@@ -1,9 +1,7 @@
 """The container of a bundle: a zip whose members are stored, not compressed. The same content gives the same bytes."""
 
 import io
-import os
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -11,7 +9,7 @@ from pathlib import Path
 
 from edgecxr.errors import BundleError
 
-__all__ = ["LIMIT_BYTES", "pack", "read_bytes", "sync_folder", "unpack", "write_atomically"]
+__all__ = ["LIMIT_BYTES", "pack", "read_bytes", "unpack"]
 
 LIMIT_BYTES = 64 * 1024 * 1024  # a student is about 3 MB in INT8; a file larger than this is no bundle of ours
 # Of APPNOTE.TXT 6.3.10: signature, version, flags, method, time and date (1980-01-01), CRC, sizes, lengths, attributes
@@ -90,31 +88,3 @@ def pack(members: Mapping[str, bytes]) -> bytes:
     listing = b"".join(directory)
     end = END.pack(b"PK\5\6", 0, 0, len(members), len(members), len(listing), offset, 0)
     return b"".join([*bodies, listing, end])
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write the whole file or none of it; survives a power cut after the return."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make names that were given or taken in the folder survive a power cut (on POSIX; elsewhere it does nothing)."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -20,6 +20,7 @@ from pydantic import Field, ValidationError
 from edgecxr.bundle import archive, default_bundle_path, signature
 from edgecxr.bundle.manifest import describe
 from edgecxr.bundle.reader import Bundle
+from edgecxr.durable import sync_folder, write_atomically
 from edgecxr.errors import BundleError
 from edgecxr.spec import Strict
 
@@ -192,17 +193,17 @@ def _read(place: Path) -> _Pointer | None:
 
 def _write(place: Path, pointer: _Pointer) -> None:
     with _writing(place / POINTER):
-        archive.write_atomically(place / POINTER, json.dumps(pointer.model_dump(), indent=1).encode())
+        write_atomically(place / POINTER, json.dumps(pointer.model_dump(), indent=1).encode())
 
 
 def _store(path: Path, data: bytes) -> None:
     """Put the bytes there, durably; nothing is written where they are there already."""
     with suppress(BundleError):
         if archive.read_bytes(path) == data:
-            archive.sync_folder(path.parent)
+            sync_folder(path.parent)
             return
     with _writing(path):
-        archive.write_atomically(path, data)
+        write_atomically(path, data)
 
 
 def _tidy(place: Path, pointer: _Pointer, keep: Collection[Path]) -> None:
@@ -220,7 +221,7 @@ def _locked(place: Path) -> Iterator[None]:
     """One install at a time, in this process and any other; the lock ends with the process that holds it."""
     with _writing(place):
         place.mkdir(parents=True, exist_ok=True)
-        archive.sync_folder(place.parent)
+        sync_folder(place.parent)
         descriptor = os.open(place / "lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError
 from edgecxr.bundle import archive
 from edgecxr.bundle.manifest import Sha256, describe
 from edgecxr.bundle.reader import Bundle
+from edgecxr.durable import write_atomically
 from edgecxr.errors import BundleError
 from edgecxr.spec import Strict
 
@@ -92,7 +93,7 @@ def sign(path: str | Path, key: "PrivateKey") -> str:
     if len(data) > archive.LIMIT_BYTES:
         raise BundleError(f"{path}: {len(data)} bytes when signed, more than the {archive.LIMIT_BYTES} it may have")
     try:
-        archive.write_atomically(target, data)
+        write_atomically(target, data)
     except OSError as error:
         raise BundleError(f"{path}: cannot be written: {error.strerror or error}; it is as it was") from error
     return bundle.digest

@@ -13,6 +13,7 @@ from edgecxr.bundle import archive, arrays
 from edgecxr.bundle.golden import Golden
 from edgecxr.bundle.manifest import MODELS, Manifest, describe, schema_of
 from edgecxr.bundle.reader import Bundle
+from edgecxr.durable import write_atomically
 from edgecxr.errors import BundleError
 from edgecxr.spec import ModelSpec, Precision
 
@@ -58,7 +59,7 @@ def write_bundle(
     if len(data) > archive.LIMIT_BYTES:
         raise BundleError(f"{path}: {len(data)} bytes is more than the {archive.LIMIT_BYTES} that a bundle may have")
     Bundle(archive.unpack(data, str(path)), str(path)).verify()
-    archive.write_atomically(Path(path), data)
+    write_atomically(Path(path), data)
     return Path(path)
 
 

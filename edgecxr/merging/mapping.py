@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from edgecxr.errors import RecipeError
+from edgecxr.repeats import repeated
 from edgecxr.settings import line_of, parse, read_settings
 
 __all__ = ["EACH_FILM", "IGNORE", "LEAVE_OUT", "FolderSource", "Mapping", "PatternSource", "Source", "TableSource"]
@@ -140,7 +141,7 @@ class Mapping(Keyed):
     def _check(self) -> "Mapping":
         names = [source.name for source in self.sources]
         for what, given in (("sources", names), ("labels and columns", [*self.labels, *self.columns])):
-            if twice := sorted({name for name in given if given.count(name) > 1}):
+            if twice := repeated(given):
                 raise ValueError(f"{what} name {twice[0]!r} twice")
         if not given:
             raise ValueError("neither `labels` nor `columns`: name the labels that films have after the merge")

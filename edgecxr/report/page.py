@@ -1,7 +1,5 @@
 """The report as one HTML file that stands alone: no script, no link to anywhere, pictures inside."""
 
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -11,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from edgecxr import __version__
+from edgecxr.durable import write_atomically
 from edgecxr.report import plots
 from edgecxr.report.content import (
     chosen_models,
@@ -107,7 +106,9 @@ def write_report(
         "provenance": [] if manifest is None else _provenance(manifest),
         "recipe_text": None if manifest is None else manifest.provenance.get("recipe_text"),
     }
-    return _write(Path(path), _render(content))
+    place = Path(path)
+    write_atomically(place, _render(content).encode())
+    return place
 
 
 def write_curves(stages: str | Path, out: str | Path) -> Path:
@@ -225,18 +226,3 @@ def _provenance(manifest: "Manifest") -> list[tuple[str, Any]]:
         **told,
     }
     return [*facts.items(), *((f"SHA-256 of {name}", digest) for name, digest in manifest.members.items())]
-
-
-def _write(path: Path, text: str) -> Path:
-    """The whole file or none of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path

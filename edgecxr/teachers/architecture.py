@@ -15,7 +15,7 @@ from edgecxr.teachers.imagenet import timm_weights, torchvision_weights
 from edgecxr.teachers.sizes import require_size
 from edgecxr.teachers.weights import read_weights, transfer_weights
 
-__all__ = ["Network", "build", "head_parameters"]
+__all__ = ["Network", "build", "classifier_name", "head_parameters"]
 
 GRAY_MEAN, GRAY_STD = 0.5, 0.25  # of a network that starts from random weights
 LIBRARIES = ("timm", "torchvision")
@@ -69,12 +69,17 @@ def build(
     return network
 
 
-def head_parameters(module: nn.Module) -> set[str]:
-    """Names of the parameters of the last linear layer (or convolution, if there is none): the classifier."""
+def classifier_name(module: nn.Module) -> str | None:
+    """Name of the last linear layer, or convolution if there is none: the classifier. None where there is neither."""
     linear = [name for name, part in module.named_modules() if isinstance(part, nn.Linear)]
     convolution = [name for name, part in module.named_modules() if isinstance(part, nn.Conv2d)]
-    last = (linear or convolution)[-1:]
-    return {name for name, _ in module.named_parameters() if last and name.rpartition(".")[0] == last[0]}
+    return next(reversed(linear or convolution), None)
+
+
+def head_parameters(module: nn.Module) -> set[str]:
+    """Names of the parameters of the classifier."""
+    layer = classifier_name(module)
+    return {name for name, _ in module.named_parameters() if name.rpartition(".")[0] == layer}
 
 
 def _timm(model: str, classes: int, channels: int, imagenet: bool) -> Network:

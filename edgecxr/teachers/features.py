@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgecxr.errors import StageError
-from edgecxr.teachers.architecture import head_parameters
+from edgecxr.teachers.architecture import classifier_name
 from edgecxr.teachers.joint import Joint
 
 __all__ = ["FeatureTap"]
@@ -51,7 +51,7 @@ class FeatureTap:
 
 
 def _classifier(module: nn.Module) -> nn.Module:
-    names = {name.rpartition(".")[0] for name in head_parameters(module)}
-    if len(names) != 1:
+    name = classifier_name(module)
+    if name is None:
         raise StageError("the network has no last linear or convolutional layer to take features from")
-    return module.get_submodule(names.pop())
+    return module.get_submodule(name)

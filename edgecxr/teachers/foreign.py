@@ -18,7 +18,8 @@ from scipy.special import logit
 
 from edgecxr.errors import StageError
 from edgecxr.phantom import chest
-from edgecxr.spec import Head, PreprocessSpec, Strict
+from edgecxr.repeats import repeated
+from edgecxr.spec import Head, PreprocessSpec, Strict, class_names
 from edgecxr.teachers.film_cache import film_batch
 from edgecxr.teachers.sessions import Session, open_checkpoint, open_factory, open_onnx, open_program
 from edgecxr.teachers.teacher import Teacher
@@ -207,8 +208,7 @@ def check_teacher(teacher: Teacher) -> None:
 
 def _covered(source: Source, heads: Sequence[Head]) -> tuple[Head, ...]:
     """The heads of which the source has every class. A head of which it has only some is refused."""
-    twice = sorted({name for name in source.classes if name != "_" and source.classes.count(name) > 1})
-    if twice:
+    if twice := repeated(name for name in source.classes if name != "_"):
         raise StageError(f"teacher {source.name!r} names the output {twice[0]!r} twice; write _ for outputs to drop")
     for head in heads:
         missing = [name for name in head.classes if name not in source.classes]
@@ -219,7 +219,7 @@ def _covered(source: Source, heads: Sequence[Head]) -> tuple[Head, ...]:
             )
     own = tuple(head for head in heads if set(head.classes) <= set(source.classes))
     if not own:
-        wanted = ", ".join(name for head in heads for name in head.classes)
+        wanted = ", ".join(class_names(heads))
         raise StageError(f"teacher {source.name!r} has {', '.join(source.classes)}; none of {wanted} is there")
     return own
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from edgecxr.errors import StageError
-from edgecxr.spec import Head
+from edgecxr.spec import Head, class_names
 from edgecxr.teachers.augment import AugmentSettings, augment
 from edgecxr.teachers.samples import Samples
 
@@ -27,7 +27,7 @@ FilmsPerClass = Annotated[int, Field(ge=2)] | Literal["rarest"] | None  # "rares
 
 def sampling_problem(copies: Copies, films_per_class: FilmsPerClass, heads: Sequence[Head]) -> str | None:
     """Why these settings do not fit the heads, in words; None where they do."""
-    classes = [name for head in heads for name in head.classes]
+    classes = class_names(heads)
     strange = sorted(set(copies) - set(classes))
     if strange:
         return f"copies names {', '.join(strange)}; the classes are {', '.join(classes)}"

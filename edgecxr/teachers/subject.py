@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from edgecxr.scores import columns, probabilities
-from edgecxr.spec import Head, PreprocessSpec
+from edgecxr.spec import Head, PreprocessSpec, class_names
 
 if TYPE_CHECKING:
     from edgecxr.teachers.teacher import Teacher
@@ -42,7 +42,7 @@ class Subject:
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the logits."""
-        return tuple(name for head in self.heads for name in head.classes)
+        return class_names(self.heads)
 
     @property
     def findings(self) -> tuple[str, ...]:

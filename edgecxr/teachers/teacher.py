@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 from torch.nn import functional
 
 from edgecxr.errors import StageError
-from edgecxr.spec import IN_FULL, Head, PreprocessSpec, ReadingSpec, Strict
+from edgecxr.spec import IN_FULL, Head, PreprocessSpec, ReadingSpec, Strict, class_names
 from edgecxr.teachers.architecture import Network, build
 from edgecxr.teachers.compute import Autocast, forward, pick_device
 from edgecxr.teachers.joint import join
@@ -40,7 +40,7 @@ class Teacher(ABC):
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the columns of `logits`."""
-        return tuple(name for head in self.heads for name in head.classes)
+        return class_names(self.heads)
 
     def logits(self, images: NDArray[np.floating]) -> NDArray[np.float32]:
         """(N, C) float32 of films (N, 1, S, S) in [0, 1], preprocessed under `self.preprocess`.

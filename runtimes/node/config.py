@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from edgecxr.errors import ConfigError
+from edgecxr.repeats import repeated
 from edgecxr.settings import read_settings
 from edgecxr.spec import Strict
 
@@ -189,8 +190,7 @@ class NodeConfig(Strict):
     @model_validator(mode="after")
     def _distinct(self) -> "NodeConfig":
         names = [destination.name for destination in self.destinations]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
+        if twice := repeated(names):
             raise ValueError(f"two destinations are named {twice[0]!r}; each needs a name of its own")
         return self
 

@@ -5,7 +5,6 @@ WAL with ``synchronous=FULL``: a transaction is on the disk when its commit retu
 """
 
 import io
-import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -15,9 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecxr.durable import sync_folder
 from edgecxr.errors import SpoolError, SpoolFull
 
-__all__ = ["SCHEMA_VERSION", "Database", "packed", "storable", "sync_folder", "unpacked"]
+__all__ = ["SCHEMA_VERSION", "Database", "packed", "storable", "unpacked"]
 
 SCHEMA_VERSION = 2
 BUSY_S = 30.0  # how long a writer of another process may hold the file
@@ -103,15 +103,6 @@ CREATE INDEX results_doubt ON results (image) WHERE doubt != '';
 )
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable. Raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def storable(text: str) -> str:
     """Text without lone surrogates, which names in odd encodings turn into and SQLite refuses."""
     return text.encode("utf-8", "replace").decode("utf-8")
@@ -176,15 +167,9 @@ class Database:
         """
         with self._told(), self._write_lock, self._connection() as connection:
             connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            connection.execute("BEGIN IMMEDIATE")
             before = connection.total_changes
-            try:
+            with _transaction(connection):
                 yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
             if connection.total_changes != before:
                 self._moved()
 
@@ -256,8 +241,7 @@ class Database:
         connection.close()
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with _transaction(connection):
             version = int(connection.execute("PRAGMA user_version").fetchone()[0])
             if version > SCHEMA_VERSION:
                 raise SpoolError(
@@ -268,8 +252,16 @@ class Database:
                 for statement in script.split(";"):
                     connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Committed when the block ends; an exception in the block leaves nothing of it."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

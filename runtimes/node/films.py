@@ -4,7 +4,7 @@ import contextlib
 import threading
 from pathlib import Path
 
-from edgecxr.runtimes.node.database import sync_folder
+from edgecxr.durable import sync_folder
 from edgecxr.runtimes.node.images import Image, State
 from edgecxr.runtimes.node.parts import disk_error
 

@@ -12,7 +12,7 @@ import os
 import threading
 from pathlib import Path
 
-from edgecxr.runtimes.node.database import sync_folder
+from edgecxr.durable import sync_folder
 
 __all__ = ["Owed"]
 

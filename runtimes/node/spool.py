@@ -18,12 +18,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from edgecxr.durable import sync_folder
 from edgecxr.errors import EdgeCxrError, SpoolError, SpoolFull
 from edgecxr.runtimes.node.coming import Coming
 from edgecxr.runtimes.node.commitments import Commitment, CommitmentRequest, Commitments
 from edgecxr.runtimes.node.config import SpoolLimits
 from edgecxr.runtimes.node.copies import digest_uid, same_image
-from edgecxr.runtimes.node.database import Database, sync_folder
+from edgecxr.runtimes.node.database import Database
 from edgecxr.runtimes.node.deliveries import Deliveries, Delivery, NewDelivery
 from edgecxr.runtimes.node.doubts import Doubts
 from edgecxr.runtimes.node.films import Films

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgecxr.heatmap import evidence, relevance, upsample
 from edgecxr.runtimes.screening import Screening
-from edgecxr.spec import Head, ModelSpec, PreprocessSpec
+from edgecxr.spec import Head, ModelSpec, PreprocessSpec, class_names
 
 __all__ = ["heatmap", "most_urgent", "to_record", "urgency"]
 
@@ -90,7 +90,7 @@ def heatmap(
     """
     reading = record["map"]
     heads = [Head.model_validate(head) for head in reading["heads"]]
-    classes = [name for head in heads for name in head.classes]
+    classes = class_names(heads)
     cells = evidence(cam, heads, reading["temperatures"])[classes.index(finding["name"])]
     strength = relevance(cells, finding["threshold"])
     box = PreprocessSpec(size=reading["size"], aspect=reading["aspect"]).placement(*shape)

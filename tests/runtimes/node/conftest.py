@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Any
 
 import pytest
-from spools import LIMITS
 
 from edgecxr.runtimes.node.config import DicomSection, SpoolLimits
 from edgecxr.runtimes.node.receiver import Receiver
@@ -162,8 +161,8 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def spool(folder: Path) -> Iterator[Spool]:
-    """A small spool, open as a node's."""
-    opened = Spool(folder, LIMITS)
+    """A spool of its own, open as a node's."""
+    opened = Spool(folder, SpoolLimits(refuse_below_mb=0, tidy_below_mb=0))
     opened.recover()
     yield opened
     opened.close()

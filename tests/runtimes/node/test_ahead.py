@@ -17,18 +17,10 @@ from edgecxr.phantom import chest, write_dicom
 from edgecxr.runtimes.node.config import ScreeningSection
 from edgecxr.runtimes.node.metrics import Metrics
 from edgecxr.runtimes.node.screening_process import Setup
-from edgecxr.runtimes.node.spool import Arrival, Spool, SpoolLimits, State
+from edgecxr.runtimes.node.spool import Arrival, Spool, State
 from edgecxr.runtimes.node.worker import Worker
 from edgecxr.runtimes.node.worker_state import Shared
 from edgecxr.runtimes.node.workers import Workers
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    opened = Spool(tmp_path / "spool", SpoolLimits(refuse_below_mb=0))
-    opened.recover()
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

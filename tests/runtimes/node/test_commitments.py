@@ -1,22 +1,13 @@
 """Storage commitment: requests are kept until answered, and only what is safe is promised."""
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from edgecxr.errors import SpoolError
-from edgecxr.runtimes.node.spool import Arrival, CommitmentRequest, Spool, SpoolLimits
+from edgecxr.runtimes.node.spool import Arrival, CommitmentRequest, Spool
 
 REQUEST = CommitmentRequest("2.25.7", "UNIT", "10.0.0.9", (("1.2", "1.2.3"), ("1.2", "1.2.4")))
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    opened = Spool(tmp_path / "spool", SpoolLimits(max_object_mb=1, refuse_below_mb=0))
-    yield opened
-    opened.close()
 
 
 def test_a_request_is_due_until_it_is_answered(spool: Spool) -> None:

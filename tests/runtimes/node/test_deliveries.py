@@ -1,13 +1,11 @@
 """The outbox: nothing is forgotten before it has arrived."""
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from edgecxr.errors import SpoolError
-from edgecxr.runtimes.node.spool import Arrival, NewDelivery, Outcome, Spool, SpoolLimits, State
+from edgecxr.runtimes.node.spool import Arrival, NewDelivery, Outcome, Spool, State
 
 THREE = [
     NewDelivery("pacs", "sr", "2.25.1"),
@@ -17,17 +15,14 @@ THREE = [
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
+def spool(spool: Spool) -> Spool:
     """A spool in which image 1 is decided and has three deliveries."""
-    opened = Spool(tmp_path / "spool", SpoolLimits(max_object_mb=1, refuse_below_mb=0))
-    opened.recover()
-    with opened.part() as part:
+    with spool.part() as part:
         part.write(b"film")
-        opened.commit(part, Arrival("1.2", "1.2.3", "", "dicom"))
-    opened.claim()
-    opened.finish(1, Outcome("ok", {}), THREE)
-    yield opened
-    opened.close()
+        spool.commit(part, Arrival("1.2", "1.2.3", "", "dicom"))
+    spool.claim()
+    spool.finish(1, Outcome("ok", {}), THREE)
+    return spool
 
 
 def test_deliveries_are_due_at_once_in_their_order(spool: Spool) -> None:

@@ -21,19 +21,12 @@ from waiting import until
 from edgecxr.runtimes.node import events as events_module
 from edgecxr.runtimes.node import outbox as outbox_module
 from edgecxr.runtimes.node.commitments import CommitmentRequest
-from edgecxr.runtimes.node.config import DicomSection, PeerSection, SpoolLimits
+from edgecxr.runtimes.node.config import DicomSection, PeerSection
 from edgecxr.runtimes.node.events import PUSH_INSTANCE, PUSH_MODEL, CommitmentReporter, event_information
 from edgecxr.runtimes.node.images import Arrival
 from edgecxr.runtimes.node.spool import Spool
 
 DX, CR = "1.2.840.10008.5.1.4.1.1.1.1", "1.2.840.10008.5.1.4.1.1.1"
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    opened = Spool(tmp_path / "spool", SpoolLimits(refuse_below_mb=0))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

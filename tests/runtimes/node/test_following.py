@@ -13,7 +13,7 @@ from waiting import until
 
 from edgecxr.phantom import chest, write_dicom
 from edgecxr.runtimes.compiler import Attempt, Successors
-from edgecxr.runtimes.node.config import ScreeningSection, SpoolLimits
+from edgecxr.runtimes.node.config import ScreeningSection
 from edgecxr.runtimes.node.following import Following, Teller, problems
 from edgecxr.runtimes.node.metrics import Metrics
 from edgecxr.runtimes.node.screening_process import Setup
@@ -23,14 +23,6 @@ from edgecxr.runtimes.node.worker_state import Shared
 
 Put = Callable[[int], int]
 Start = Callable[[Successors], Worker]
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    opened = Spool(tmp_path / "spool", SpoolLimits(refuse_below_mb=0))
-    opened.recover()
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

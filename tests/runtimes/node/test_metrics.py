@@ -1,28 +1,17 @@
 """The figures that Prometheus is given."""
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from edgecxr.decision import FindingResult
 from edgecxr.errors import RefusalReason
-from edgecxr.runtimes.node.config import SpoolLimits
 from edgecxr.runtimes.node.images import Image, State
 from edgecxr.runtimes.node.metrics import Metrics
 from edgecxr.runtimes.node.spool import Arrival, Spool
 from edgecxr.runtimes.screening import Screening
 
 ORIGIN = {"engine": "openvino-cpu", "precision": "int8", "kernel": "cpp", "bundle": "0" * 64}
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    spool = Spool(tmp_path / "spool", SpoolLimits(refuse_below_mb=0))
-    yield spool
-    spool.close()
 
 
 def image(received: float) -> Image:

@@ -15,7 +15,7 @@ from waiting import LONG_S, until
 from edgecxr.bundle import Bundle
 from edgecxr.errors import EngineError
 from edgecxr.phantom import chest, write_dicom
-from edgecxr.runtimes.node.config import DestinationSection, ScreeningSection, SpoolLimits
+from edgecxr.runtimes.node.config import DestinationSection, ScreeningSection
 from edgecxr.runtimes.node.metrics import Metrics
 from edgecxr.runtimes.node.screening_process import Setup
 from edgecxr.runtimes.node.spool import Arrival, Spool, State
@@ -25,14 +25,6 @@ from edgecxr.runtimes.node.workers import Workers
 PACS = DestinationSection(name="pacs", ae="PACS", host="127.0.0.1", port=104)
 PAPER = DestinationSection(name="paper", ae="PAPER", host="127.0.0.1", port=105, send=("sr",))
 ONE = ScreeningSection(threads=1)
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    opened = Spool(tmp_path / "spool", SpoolLimits(refuse_below_mb=0))
-    opened.recover()
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
