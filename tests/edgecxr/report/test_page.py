@@ -225,6 +225,7 @@ def test_operating_points_with_one_threshold_are_one_row(tmp_path, scored):
     text = write_report(tmp_path / "r.html", title="t", evaluation=figures).read_text("utf-8")
     rows = re.findall(r"<td>(screening|balanced|screening and balanced) <span", text)
     assert rows == ["screening and balanced", "screening", "balanced"]
+    assert text.count('<td rowspan="2">student fp32 openvino-cpu</td>') == 1  # two thresholds of one model: named once
     points = next(entry["operating_points"] for entry in figures["classes"] if entry["name"] == "covid")
     assert merged_points(points) == [{**points[0], "name": "screening and balanced"}]
 
