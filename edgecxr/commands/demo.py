@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["demo"]
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "demo.yaml"
+FIELD = "field"  # the drawn films that are screened, within the demo's folder
 FILMS_SEED = 99
 
 
@@ -42,6 +43,7 @@ def demo(
     results = _screen(made.path, _field_films(recipe, folder), folder)
     number = counts(results)
     print(f"{counted(len(results))}: {number['positive']} positive, {number['refused']} refused with a reason")
+    print(f"films:   {_told(recipe, folder)}")
     print(f"results: {(folder / 'results.jsonl').resolve()}")
     print(f"report:  {(folder / 'report.html').resolve()}")
 
@@ -69,13 +71,19 @@ def _screen(path: Path, films: list[Path], folder: Path) -> "list[Screening]":
     return results
 
 
+def _told(recipe: "Recipe", folder: Path) -> str:
+    """Where the films lie that are screened."""
+    own = recipe.data.folder
+    return str((folder / FIELD).resolve()) if own is None else f"{Path(own).resolve()}, its test films"
+
+
 def _field_films(recipe: "Recipe", folder: Path) -> list[Path]:
     """A clinic's day of drawn DICOM files, or the test films of the user's own folder."""
     from edgecxr.dataset import load_dataset
     from edgecxr.phantom import write_field_folder
 
     if recipe.data.folder is None:
-        write_field_folder(folder / "field", seed=FILMS_SEED)
-        return [folder / "field"]
+        write_field_folder(folder / FIELD, seed=FILMS_SEED)
+        return [folder / FIELD]
     dataset = load_dataset(recipe.data.folder, labels=recipe.data.labels, heads=recipe.heads)
     return [film.path for film in dataset.films if film.fold in recipe.data.folds.test]

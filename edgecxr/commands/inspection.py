@@ -9,6 +9,7 @@ from edgecxr.commands.terminal import print_json
 
 if TYPE_CHECKING:
     from edgecxr.bundle import Bundle
+    from edgecxr.spec import OperatingPoint
 
 __all__ = ["inspect"]
 
@@ -59,12 +60,25 @@ def _facts(bundle: "Bundle", keys: tuple[str, ...]) -> list[tuple[str, Any]]:
 
 
 def _print_points(bundle: "Bundle") -> None:
-    columns = ("point", "finding", "precision", "engine", "threshold", "sensitivity", "specificity")
-    rows: list[tuple[str, ...]] = [columns]
+    """The thresholds, and what each reached where it was set; points that share a threshold in one row."""
+    merged: dict[tuple[str, str, str, float], list[OperatingPoint]] = {}
     for point in bundle.spec.operating_points:
-        figures = (f"{value:.3f}" for value in (point.threshold, point.sensitivity, point.specificity))
-        rows.append((point.name, point.finding, point.precision, point.engine, *figures))
+        merged.setdefault((point.finding, point.precision, point.engine, point.threshold), []).append(point)
+    columns = ("point", "finding", "precision", "engine", "threshold", "sensitivity*", "specificity*")
+    rows: list[tuple[str, ...]] = [columns]
+    for (finding, precision, engine, threshold), points in merged.items():
+        figures = (f"{value:.3f}" for value in (threshold, points[0].sensitivity, points[0].specificity))
+        rows.append((" and ".join(point.name for point in points), finding, precision, engine, *figures))
     widths = [max(len(row[index]) for row in rows) for index in range(len(columns))]
     print()
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    validation, test = (_films(bundle, purpose) for purpose in ("validate", "test"))
+    print(f"* of the {validation}validation films, on which the thresholds were set: no measure of accuracy;")
+    print(f"  --card tells those of the {test}test films, with intervals")
+
+
+def _films(bundle: "Bundle", purpose: str) -> str:
+    """How many films served a purpose, with a space behind; nothing where the bundle does not say."""
+    films = bundle.manifest.provenance.get("films")
+    return f"{films[purpose]} " if isinstance(films, dict) and purpose in films else ""

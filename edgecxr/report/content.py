@@ -24,11 +24,12 @@ __all__ = [
     "models_of",
     "refused_films",
 ]
-__all__ += ["counted", "stages", "worse_sign"]
+__all__ += ["coarse_maps", "counted", "merged_points", "shipped_models", "stages", "worse_sign"]
 
 Json = Mapping[str, Any]
 STAGES = ("read", "preprocess", "infer")
 COLOURS = 4  # models that one plot tells apart
+COARSE = 4  # cells along a side of a map up to which its peak can lie well beside what it stands for
 GAINS_ARE_LOSSES = ("ece", "flip_rate", "refusal_flips")  # metrics of the gate that are worse when larger
 
 
@@ -115,6 +116,35 @@ def models_of(evaluation: Json | Sequence[Json] | None) -> list[Json]:
     return list(evaluation)
 
 
+def shipped_models(models: Sequence[Json], evaluation: Json | Sequence[Json] | None) -> tuple[list[Json], list[Json]]:
+    """The models that the bundle holds, and the others (ensemble, reference, what the gate left out).
+
+    All are the first where the evaluation does not say what was packed. A precision that failed and was then trained
+    for has two models of one name: the later one is held.
+    """
+    told = evaluation.get("precisions", ()) if isinstance(evaluation, Mapping) else ()
+    packed = {item["precision"] for item in told if item["packed"]}
+    latest = {model["name"]: model for model in models}.values()
+    held = [model for model in latest if packed & set(model["name"].split()) and not _is_ensemble(model)]
+    others = [model for model in models if not any(model is item for item in held)]
+    return (held, others) if held else (list(models), [])
+
+
+def merged_points(points: Sequence[Json]) -> list[Json]:
+    """Operating points of one finding; those with the same threshold are one point that has all their names."""
+    names: dict[float, list[str]] = {}
+    for point in points:
+        names.setdefault(point["threshold"], []).append(point["name"])
+    first = {point["threshold"]: point for point in reversed(points)}
+    return [{**first[threshold], "name": " and ".join(found)} for threshold, found in names.items()]
+
+
+def coarse_maps(spec: ModelSpec | None, decided: Sequence[Decided]) -> tuple[int, int] | None:
+    """Rows and columns of the maps that are shown, where they are so few that a peak says little about the place."""
+    shown = any(film.picture and film.picture.overlays for film in decided)
+    return spec.cam_shape if spec is not None and shown and max(spec.cam_shape) <= COARSE else None
+
+
 def chosen_models(models: Sequence[Json]) -> list[Json]:
     """At most COLOURS models for the plots: of each artefact the first engine's (`student int8 openvino-cpu`)."""
     first: dict[str, Json] = {}
@@ -134,6 +164,10 @@ def gate_reports(gate: Any, evaluation: Json | Sequence[Json] | None) -> list[Js
 def worse_sign(metric: str) -> int:
     """1 where a larger value of a gate's metric is worse, else -1."""
     return 1 if metric in GAINS_ARE_LOSSES else -1
+
+
+def _is_ensemble(model: Json) -> bool:
+    return bool(model["name"].startswith("ensemble"))
 
 
 def _stage(name: str, values: Sequence[float | None]) -> Stage:

@@ -13,11 +13,14 @@ from edgecxr.durable import write_atomically
 from edgecxr.report import plots
 from edgecxr.report.content import (
     chosen_models,
+    coarse_maps,
     counted,
     decided_films,
     gate_reports,
+    merged_points,
     models_of,
     refused_films,
+    shipped_models,
     stages,
     worse_sign,
 )
@@ -84,6 +87,7 @@ def write_report(
     model = None if manifest is None else manifest.model
     decided = decided_films(screenings, model, pictures)
     models = models_of(evaluation)
+    shipped, others = shipped_models(models, evaluation)
     content: dict[str, Any] = {
         "title": title,
         "model": model,
@@ -93,9 +97,13 @@ def write_report(
         "decided": decided,
         "pictured": pictures,
         "unpictured": len(decided) > pictures,
+        "coarse": coarse_maps(model, decided),
         "refused": refused_films(screenings),
         "models": models,
-        "findings": _findings(models),
+        "shipped": shipped,
+        "others": others,
+        "of_build": isinstance(evaluation, Mapping) and "models" in evaluation,
+        "findings": _findings(models, shipped, others),
         "matrices": _matrices(chosen_models(models)),
         "maps": [
             (model["name"], found, plots.neighbour_map(found)) for model in models for found in model.get("maps", ())
@@ -153,18 +161,18 @@ def _ran(screenings: Sequence["Screening"]) -> str:
     return ", ".join(f"{precision.upper()} on {engine}, kernel {kernel}" for engine, precision, kernel in used)
 
 
-def _findings(models: Sequence[Json]) -> list[dict[str, Any]]:
-    """A table and three plots for each finding, in the order of the first model's classes."""
+def _findings(models: Sequence[Json], shipped: Sequence[Json], others: Sequence[Json]) -> list[dict[str, Any]]:
+    """Two tables and the plots for each finding, in the order of the first model's classes."""
     chosen = chosen_models(models)
     names = list(dict.fromkeys(entry["name"] for model in models for entry in model["classes"] if entry["is_finding"]))
     found = []
     for name in names:
-        rows = _rows(models, name)
         series = _rows(chosen, name)
         found.append(
             {
                 "name": name,
-                "rows": rows,
+                "rows": _rows(shipped, name),
+                "others": _rows(others, name),
                 "legend": [label for label, _ in series],
                 "roc": plots.roc_plot(series),
                 "precision_recall": plots.precision_recall_plot(series),
@@ -181,7 +189,13 @@ def _findings(models: Sequence[Json]) -> list[dict[str, Any]]:
 
 
 def _rows(models: Sequence[Json], finding: str) -> list[tuple[str, Json]]:
-    return [(model["name"], entry) for model in models for entry in model["classes"] if entry["name"] == finding]
+    """The finding's entry of each model, its operating points merged where they are one."""
+    return [
+        (model["name"], {**entry, "operating_points": merged_points(entry["operating_points"])})
+        for model in models
+        for entry in model["classes"]
+        if entry["name"] == finding
+    ]
 
 
 def _matrices(models: Sequence[Json]) -> list[tuple[str, Markup]]:

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -12,7 +13,7 @@ from edgecxr.export.gate import compare
 from edgecxr.export.scored import Scored
 from edgecxr.phantom import chest, write_dicom
 from edgecxr.report import write_report
-from edgecxr.report.content import chosen_models, stages
+from edgecxr.report.content import chosen_models, merged_points, shipped_models, stages
 from edgecxr.runtimes.screening import Screening
 from edgecxr.scores import probabilities
 from edgecxr.spec import Head, ModelSpec, OperatingPoint, PreprocessSpec
@@ -202,6 +203,89 @@ def test_an_empty_report_has_no_sections(tmp_path):
     assert "<section" not in text
     assert "Research use only" in text
     Page(text)
+
+
+def folded(text):
+    """What a reader sees at once, and what is folded."""
+    return re.sub(r"<details>.*?</details>", "", text, flags=re.DOTALL), "".join(
+        re.findall(r"<details>.*?</details>", text, flags=re.DOTALL)
+    )
+
+
+def test_operating_points_with_one_threshold_are_one_row(tmp_path, scored):
+    labels, models = scored
+    twice = [point.model_copy(update={"name": "balanced"}) for point in models[0].points if point.finding == "covid"]
+    moved = [
+        point.model_copy(update={"name": "balanced", "threshold": 0.5})
+        for point in models[0].points
+        if point.finding == "pneumonia"
+    ]
+    model = replace(models[0], points=(*models[0].points, *twice, *moved))
+    figures = evaluate(model, {"finding": labels}, [HEAD], samples=20)
+    text = write_report(tmp_path / "r.html", title="t", evaluation=figures).read_text("utf-8")
+    rows = re.findall(r"<td>(screening|balanced|screening and balanced) <span", text)
+    assert rows == ["screening and balanced", "screening", "balanced"]
+    assert text.count('<td rowspan="2">student fp32 openvino-cpu</td>') == 1  # two thresholds of one model: named once
+    points = next(entry["operating_points"] for entry in figures["classes"] if entry["name"] == "covid")
+    assert merged_points(points) == [{**points[0], "name": "screening and balanced"}]
+
+
+def test_what_the_bundle_holds_comes_first_and_the_rest_is_folded(tmp_path, evaluation):
+    precisions = [{"precision": "fp16", "packed": False}, {"precision": "int8", "packed": True}]
+    path = write_report(tmp_path / "r.html", title="t", evaluation=evaluation | {"precisions": precisions})
+    text = path.read_text("utf-8")
+    Page(text)
+    accuracy = text[text.index('id="accuracy"') : text.index('id="gate"')]
+    seen, hidden = folded(accuracy)
+    assert seen.count("<td>student int8 openvino-cpu</td>") == hidden.count("<td>student fp32 openvino-cpu</td>") == 3
+    assert "<td>student fp32" not in seen
+    assert "<td>student int8" not in hidden
+
+
+def test_all_models_are_shown_where_nothing_says_what_was_packed(tmp_path, evaluation):
+    text = write_report(tmp_path / "r.html", title="t", evaluation=evaluation).read_text("utf-8")
+    assert "<td>student fp32 openvino-cpu</td>" in folded(text)[0]
+
+
+def test_of_two_models_of_one_name_the_later_is_in_the_bundle():
+    names = ["ensemble fp32 pytorch", "student fp32 a", "student int8 a", "student int8 a"]
+    models = [{"name": name, "number": number} for number, name in enumerate(names)]
+    packed = [{"precision": "int8", "packed": False}, {"precision": "int8", "packed": True}]
+    assert shipped_models(models, {"precisions": packed}) == ([models[3]], models[:3])
+    assert shipped_models(models, {"precisions": packed[:1]}) == (models, [])
+
+
+def test_no_row_that_the_gate_leaves_open_or_fails_is_folded(tmp_path, scored):
+    labels, models = scored
+    worse = replace(models[1], name="student fp16 openvino-cpu", probabilities=models[1].probabilities[::-1].copy())
+    reports = [compare(models[0], side, {"finding": labels}, [HEAD], samples=20) for side in (models[1], worse)]
+    text = write_report(tmp_path / "r.html", title="t", gate=reports).read_text("utf-8")
+    Page(text)
+    seen, hidden = folded(text)
+    verdicts = [row.verdict for report in reports for row in report.rows]
+    assert {"inferior", "inconclusive"} <= set(verdicts)
+    for verdict in ("inferior", "inconclusive", "not_judged"):
+        assert seen.count(f'class="pill {verdict}"') == verdicts.count(verdict)
+        assert f'class="pill {verdict}"' not in hidden
+    assert hidden.count('class="pill non_inferior"') == verdicts.count("non_inferior")
+    assert all(seen.count(report.comparison) == 2 and report.reason in seen for report in reports)
+
+
+def test_figures_say_which_films_they_are_of(tmp_path, evaluation):
+    built = write_report(tmp_path / "a.html", title="t", evaluation=evaluation).read_text("utf-8")
+    assert "<h3>covid, on the test films</h3>" in built
+    assert "its test films: kept out of training, and out of the setting of thresholds" in built
+    own = write_report(tmp_path / "b.html", title="t", evaluation=evaluation["models"][0]).read_text("utf-8")
+    assert "<h3>covid, on the evaluated films</h3>" in own
+    assert "test films" not in own
+
+
+@pytest.mark.parametrize(("side", "said"), [(4, True), (7, False)])
+def test_a_coarse_map_is_said_to_be_coarse(tmp_path, screenings, side, said):
+    told = manifest()
+    told = told.model_copy(update={"model": SPEC.model_copy(update={"cam_shape": (side, side)})})
+    text = write_report(tmp_path / "r.html", title="t", screenings=screenings, manifest=told).read_text("utf-8")
+    assert (f"maps have only {side} × {side} cells" in text) == said
 
 
 def test_plots_show_each_artefact_once(evaluation):
