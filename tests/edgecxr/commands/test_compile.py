@@ -36,7 +36,11 @@ def test_the_shipped_bundle_into_the_cache(run: Run, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == len(Bundle.open(default_bundle_path()).precisions)
     assert "fp16 for 8.9: " in done.stdout
-    assert len(list((tmp_path / "cache").glob("*.engine"))) == len(done.stdout.splitlines())
+    kept = EngineCache(tmp_path / "cache").list()
+    assert len(kept) == len(done.stdout.splitlines())
+    for entry in kept:
+        assert entry.key is not None
+        assert len(EngineCache(tmp_path / "cache").read(entry.key) or b"") > 100_000
 
 
 @pytest.mark.tensorrt
