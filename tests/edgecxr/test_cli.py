@@ -7,14 +7,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from edgecxr.commands.screen import ending
-from edgecxr.dataset import load_dataset
 from edgecxr.errors import RefusalReason
-from edgecxr.phantom import FINDINGS, chest, write_dicom
+from edgecxr.phantom import chest, write_dicom
 from edgecxr.runtimes.screening import Screening
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -123,40 +121,6 @@ def test_a_fault_of_ours_outweighs_refused_films(capsys: pytest.CaptureFixture[s
     fault = Screening("b", "refused", "e", "int8", "numpy", "0", RefusalReason.UNREADABLE, "internal error: KeyError")
     assert (ending([]), ending([cut]), ending([cut, fault])) == (0, 1, 70)
     assert "a fault of ours on 1 of 2 films" in capsys.readouterr().err
-
-
-def test_evaluate_takes_the_test_folds_of_the_data_it_was_built_on(run: Run, tiny_build: Any, tmp_path: Path) -> None:
-    rows = ["file,patient,fold,label"]
-    for number in range(18):
-        finding = FINDINGS[number % 3]
-        write_dicom(chest(number, finding, 128), tmp_path / f"{number}.dcm")
-        rows.append(f"{number}.dcm,p{number},{number // 6},{finding}")
-    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
-    origin = {
-        "data_digest": load_dataset(tmp_path).digest,
-        "recipe_text": "data: {folds: {train: [0], validate: [1], test: [2]}}",
-    }
-    own = tiny_build.write(tmp_path / "own.cxr", provenance=origin)
-    done = run("evaluate", own, "--data", ".", "--json")
-    told = json.loads(done.stdout)
-    assert (told["folds"], told["films"]) == ([2], 6)
-    assert "evaluating on fold 2, which its recipe kept for testing" in done.stderr
-    done = run("evaluate", own, "--data", ".", "--json", "--folds", "0,2")
-    assert json.loads(done.stdout)["folds"] == [0, 2]
-    assert "warning: fold 0 served to train this bundle" in done.stderr
-    other = tiny_build.write(tmp_path / "other.cxr")
-    done = run("evaluate", other, "--data", ".", "--json")
-    assert json.loads(done.stdout)["folds"] == [0, 1, 2]
-    assert "warning" not in done.stderr
-
-
-def test_inspect_and_verify(run: Run, tiny_bundle: Path) -> None:
-    told = json.loads(run("inspect", tiny_bundle, "--json").stdout)
-    assert set(told) == {"digest", "keys", "manifest", "evaluation"}
-    assert told["digest"] in run("inspect", tiny_bundle).stdout
-    done = run("verify", tiny_bundle, "--json")
-    assert done.returncode == 0
-    assert all(row["passed"] for row in json.loads(done.stdout)["engines"])
 
 
 def test_doctor_says_what_is_there(run: Run) -> None:

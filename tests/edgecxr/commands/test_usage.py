@@ -1,5 +1,6 @@
-"""What each verb says of itself, and of what it is given wrongly."""
+"""What each verb says of itself, of a bundle, and of what it is given wrongly."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,3 +60,12 @@ def test_misuse_is_a_sentence_and_a_code(
     assert sentence in " ".join((done.stderr + done.stdout).split())
     assert done.returncode == code
     assert "a.dcm  " not in done.stdout  # nothing was screened
+
+
+def test_inspect_and_verify(run: Run, tiny_bundle: Path) -> None:
+    told = json.loads(run("inspect", tiny_bundle, "--json").stdout)
+    assert set(told) == {"digest", "keys", "manifest", "evaluation"}
+    assert told["digest"] in run("inspect", tiny_bundle).stdout
+    done = run("verify", tiny_bundle, "--json")
+    assert done.returncode == 0
+    assert all(row["passed"] for row in json.loads(done.stdout)["engines"])
