@@ -1,5 +1,5 @@
 # make demo   the main job on phantom films, or on yours: EDGECXR_DATA=FOLDER make demo
-# make test   every test, on the installed package
+# make test   every test, on the installed package, in two processes: PYTEST_ARGS="-n 0" for one
 # make lint   ruff and mypy
 # Each makes .venv and installs what it needs. PYTHON=… chooses the interpreter, PYTEST_ARGS=… is added to pytest.
 
@@ -14,7 +14,7 @@ demo: $(VENV)/.demo
 	$(BIN)/edgecxr demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -52,12 +52,17 @@ LARGER = RECIPE.replace("{size: 32}", "{size: 64}")  # so that a map has more th
 MAPPED = f"teaching: live, distillation: {DISTILLATION % 1.0}"
 
 
-@pytest.fixture
-def recipe(tmp_path: Path) -> Path:
-    (tmp_path / "live_own.py").write_text(OWN)
-    path = tmp_path / "live.yaml"
+def written(folder: Path) -> Path:
+    """The recipe in this folder, beside the module that it names."""
+    (folder / "live_own.py").write_text(OWN)
+    path = folder / "live.yaml"
     path.write_text(RECIPE)
     return path
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    return written(tmp_path)
 
 
 def made(path: Path, work: Path) -> tuple[Bench, NDArray[np.float32]]:
@@ -67,8 +72,17 @@ def made(path: Path, work: Path) -> tuple[Bench, NDArray[np.float32]]:
     return bench, fuse_members(bench)
 
 
-def test_of_films_as_they_are_live_teachers_say_what_the_ensemble_said(recipe: Path, tmp_path: Path) -> None:
-    bench, fused = made(recipe, tmp_path / "work")
+@pytest.fixture(scope="module")
+def ensemble(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, NDArray[np.float32]]:
+    """`made` of the recipe as it stands above."""
+    folder = tmp_path_factory.mktemp("ensemble")
+    return made(written(folder), folder / "work")
+
+
+def test_of_films_as_they_are_live_teachers_say_what_the_ensemble_said(
+    ensemble: tuple[Bench, NDArray[np.float32]],
+) -> None:
+    bench, fused = ensemble
     films = torch.from_numpy(np.asarray(bench.images(bench.recipe.preprocess), np.float32))
     said = live_teacher(bench)(films).logits.numpy()
     assert said.shape == fused.shape
@@ -80,8 +94,8 @@ def test_of_films_as_they_are_live_teachers_say_what_the_ensemble_said(recipe: P
     assert live_teacher(bench)(films).cam is None
 
 
-def test_the_teachers_compute_as_the_distillation_says(recipe: Path, tmp_path: Path) -> None:
-    bench, _ = made(recipe, tmp_path / "work")
+def test_the_teachers_compute_as_the_distillation_says(ensemble: tuple[Bench, NDArray[np.float32]]) -> None:
+    bench, _ = ensemble
     settings = bench.recipe.student.distillation.model_copy(update={"device": "meta", "autocast": "off"})
     student = bench.recipe.student.model_copy(update={"distillation": settings})
     elsewhere = replace(bench, recipe=bench.recipe.model_copy(update={"student": student}))

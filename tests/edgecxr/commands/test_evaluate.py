@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from edgecxr.commands.evaluated import open_evaluated
-from edgecxr.phantom import write_dataset
+from edgecxr.dataset import load_dataset
+from edgecxr.phantom import chest, write_dataset, write_dicom
 from edgecxr.phantom.opacity import FINDINGS
 from edgecxr.spec import Head, PreprocessSpec, ReadingSpec
 
@@ -34,6 +35,31 @@ def test_a_bundle_is_measured_and_drawn(run: Any, films: Path, tiny_bundle: Path
     assert page.count("specificity 0.8 by choice") == len(findings)
     text = run("evaluate", tiny_bundle, "--data", films, "--at-sensitivity", "0.9").stdout
     assert "specificity at sensitivity 0.9: " in text
+
+
+def test_evaluate_takes_the_test_folds_of_the_data_it_was_built_on(run: Any, tiny_build: Any, tmp_path: Path) -> None:
+    rows = ["file,patient,fold,label"]
+    for number in range(18):
+        finding = FINDINGS[number % 3]
+        write_dicom(chest(number, finding, 128), tmp_path / f"{number}.dcm")
+        rows.append(f"{number}.dcm,p{number},{number // 6},{finding}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
+    origin = {
+        "data_digest": load_dataset(tmp_path).digest,
+        "recipe_text": "data: {folds: {train: [0], validate: [1], test: [2]}}",
+    }
+    own = tiny_build.write(tmp_path / "own.cxr", provenance=origin)
+    done = run("evaluate", own, "--data", ".", "--json")
+    told = json.loads(done.stdout)
+    assert (told["folds"], told["films"]) == ([2], 6)
+    assert "evaluating on fold 2, which its recipe kept for testing" in done.stderr
+    done = run("evaluate", own, "--data", ".", "--json", "--folds", "0,2")
+    assert json.loads(done.stdout)["folds"] == [0, 2]
+    assert "warning: fold 0 served to train this bundle" in done.stderr
+    other = tiny_build.write(tmp_path / "other.cxr")
+    done = run("evaluate", other, "--data", ".", "--json")
+    assert json.loads(done.stdout)["folds"] == [0, 1, 2]
+    assert "warning" not in done.stderr
 
 
 @pytest.mark.train

@@ -1,6 +1,7 @@
 """Two small data sets of phantoms, laid out differently, that share films."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import imagecodecs
@@ -42,14 +43,27 @@ def squeezed(seed: int, finding: str) -> bytes:
     return imagecodecs.jpeg8_encode(np.ascontiguousarray(np.rint(gray * 255).astype(np.uint8)), level=85)
 
 
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `sets` is a copy of."""
+    folder = tmp_path_factory.mktemp("sets")
+    _draw(folder)
+    return folder
+
+
 @pytest.fixture
-def sets(tmp_path: Path) -> Path:
+def sets(drawn: Path, tmp_path: Path) -> Path:
     """Folder with `hospital` (12 films of 6 patients and two rows to leave out), `web` (5 films) and map.yaml.
 
     web/Corona/again.jpg is hospital film 0 (of patient p0), web/Corona/wrong.jpg is film 1, a normal one (of p0 too).
     """
+    shutil.copytree(drawn, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def _draw(folder: Path) -> None:
     names = {"covid": "COVID-19", "normal": "No Finding", "pneumonia": "Pneumonia|Effusion"}
-    films = tmp_path / "hospital" / "films"
+    films = folder / "hospital" / "films"
     films.mkdir(parents=True)
     rows = [("name", "who", "findings", "fold")]
     for number in range(14):
@@ -57,9 +71,9 @@ def sets(tmp_path: Path) -> Path:
         (films / f"{number}.png").write_bytes(imagecodecs.png_encode(film.pixels << np.uint16(16 - film.bits_stored)))
         label = "Rotated" if number == 12 else "Effusion|Rotated" if number == 13 else names[FINDINGS[number % 3]]
         rows.append((str(number), f"p{number // 2}", label, str(number // 2 % 2)))
-    with open(tmp_path / "hospital" / "films.csv", "w", newline="") as file:
+    with open(folder / "hospital" / "films.csv", "w", newline="") as file:
         csv.writer(file).writerows(rows)
-    web = tmp_path / "web"
+    web = folder / "web"
     for name in ("Corona", "Healthy"):
         (web / name).mkdir(parents=True)
     (web / "Corona" / "again.jpg").write_bytes(squeezed(0, "covid"))
@@ -67,5 +81,4 @@ def sets(tmp_path: Path) -> Path:
     (web / "Corona" / "new.jpg").write_bytes(squeezed(50, "covid"))
     write_dicom(chest(51, "normal", 192), web / "Healthy" / "51.dcm", monochrome1=True)
     (web / "Healthy" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    (tmp_path / "map.yaml").write_text(MAPPING)
-    return tmp_path
+    (folder / "map.yaml").write_text(MAPPING)

@@ -42,7 +42,7 @@ def test_it_is_made_once_per_specification(dataset, tmp_path):
 
 
 def test_jpeg_2000_is_read_as_the_model_will_read_it(tmp_path):
-    folder = write_dataset(tmp_path / "films", 5, 0)
+    folder = write_dataset(tmp_path / "films", 5, size=64)
     first = load_dataset(folder, heads=[HEAD]).films[0].path
     first.write_bytes(write_dicom(chest(1, size=256), tmp_path / "film", syntax="jpeg2000").read_bytes())
     dataset, reading = load_dataset(folder, heads=[HEAD]), ReadingSpec(jpeg2000="reduced")
@@ -63,7 +63,7 @@ def test_a_selection_finds_its_rows(dataset, tmp_path):
 
 
 def test_refused_films_are_all_named_and_nothing_is_kept(tmp_path):
-    folder = write_dataset(tmp_path / "films", 5, 0)
+    folder = write_dataset(tmp_path / "films", 5, size=64)
     dataset = load_dataset(folder, heads=[HEAD])
     for film in dataset.films[2:4]:
         film.path.write_bytes(b"this is not a film")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from edgecxr.phantom import chest, write_dicom
 from edgecxr.runtimes.node.config import DicomSection, SpoolLimits
 from edgecxr.runtimes.node.receiver import Receiver
 from edgecxr.runtimes.node.spool import Spool
@@ -152,6 +153,13 @@ class Node:
     def stop(self) -> None:
         self.receiver.stop(0)
         self.spool.close()
+
+
+@pytest.fixture(scope="session")
+def slow_film(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A film that takes seconds to decode. It takes more to be made."""
+    path = tmp_path_factory.mktemp("slow") / "slow.dcm"
+    return write_dicom(chest(1, size=4500), path, syntax="jpeg2000").read_bytes()
 
 
 @pytest.fixture

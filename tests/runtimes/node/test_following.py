@@ -126,13 +126,18 @@ def test_one_that_ends_the_process_while_it_is_opened_is_blamed_and_not_tried_ag
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGSTOP])
 def test_so_is_one_that_ends_or_stalls_it_while_a_film_is_in_hand(
-    spool: Spool, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+    spool: Spool,
+    start: Start,
+    slow_film: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
 ) -> None:
     monkeypatch.setenv("EDGECXR_TEST_FOLLOW", str(tmp_path / "go"))
     worker = start(followers.late)
     until(lambda: states(worker) == ["proving"])
     with spool.part() as part:
-        part.write(write_dicom(chest(1, size=4500), tmp_path / "slow.dcm", syntax="jpeg2000").read_bytes())
+        part.write(slow_film)
         image = spool.commit(part, Arrival("", "2.25.9", "", "dicom")).image
     until(lambda: worker.current().activity == "screening")
     (tmp_path / "told").write_text(str(int(number)))

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from edgecxr.errors import ObjectTooLarge, SpoolError, SpoolFull
-from edgecxr.runtimes.node.parts import MEGABYTE, RESERVED, Parts, free_bytes
+from edgecxr.runtimes.node.parts import MEGABYTE, Parts, free_bytes
 from edgecxr.runtimes.node.spool import Arrival, Spool, SpoolLimits
+
+ROOM = 1000 * MEGABYTE  # others write to this disk and delete from it meanwhile, but less than half as much
 
 
 @pytest.fixture
@@ -75,19 +77,30 @@ def test_an_object_may_be_as_large_as_the_limit_and_no_larger(parts: Parts, tmp_
         assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture
+def roomy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts set aside `ROOM`, more than this disk changes by while a test looks at it."""
+    monkeypatch.setattr("edgecxr.runtimes.node.parts.RESERVED", ROOM)
+
+
+@pytest.mark.usefixtures("roomy")
 def test_room_is_reserved_for_every_open_part(tmp_path: Path) -> None:
     """Free room for one part and a half: the second is refused, until the first is done."""
-    parts = Parts(tmp_path, max_object=50 * MEGABYTE, refuse_below=free_bytes(tmp_path) - 75 * MEGABYTE)
-    with parts.open(), pytest.raises(SpoolFull, match=r"MB free on the disk, of which 100 are for images .* stay free"):
+    parts = Parts(tmp_path, max_object=ROOM, refuse_below=free_bytes(tmp_path) - ROOM - ROOM // 2)
+    with (
+        parts.open(),
+        pytest.raises(SpoolFull, match=r"MB free on the disk, of which 2000 are for images .* stay free"),
+    ):
         parts.open()
     with parts.open():
         assert len(parts) == 1
 
 
+@pytest.mark.usefixtures("roomy")
 def test_open_parts_set_aside_what_a_film_takes_and_not_what_an_object_may_have(tmp_path: Path) -> None:
-    """Room for ten films, with objects of up to a gigabyte: ten transfers that stall do not set aside ten gigabytes."""
+    """Room for ten films, with objects of up to ten times that: ten transfers that stall do not set aside a hundred."""
     free = free_bytes(tmp_path)
-    parts = Parts(tmp_path, max_object=1000 * MEGABYTE, refuse_below=free - 10 * RESERVED - RESERVED // 2)
+    parts = Parts(tmp_path, max_object=10 * ROOM, refuse_below=free - 10 * ROOM - ROOM // 2)
     with ExitStack() as stack:
         for _ in range(10):
             stack.enter_context(parts.open())
@@ -105,14 +118,14 @@ def test_a_part_that_outgrows_its_room_asks_for_more(tmp_path: Path, monkeypatch
         assert part.reserved == 2 * MEGABYTE
         part.write(bytes(5 * MEGABYTE))
         assert part.reserved == part.size == 6 * MEGABYTE + 1
-        parts._refuse_below = free_bytes(tmp_path) + MEGABYTE
+        parts._refuse_below = free_bytes(tmp_path) + ROOM
         with pytest.raises(SpoolFull, match="for images on their way in"):
             part.write(b"y")
     assert (list(tmp_path.iterdir()), len(parts)) == ([], 0)
 
 
 def test_a_disk_below_the_watermark_takes_nothing(tmp_path: Path) -> None:
-    parts = Parts(tmp_path, max_object=MEGABYTE, refuse_below=free_bytes(tmp_path) + 10 * MEGABYTE)
+    parts = Parts(tmp_path, max_object=MEGABYTE, refuse_below=free_bytes(tmp_path) + ROOM)
     with pytest.raises(SpoolFull, match=r"stay free \(spool\.refuse_below_mb\)"):
         parts.open()
     assert list(tmp_path.iterdir()) == []

@@ -74,7 +74,7 @@ def test_quarantine_fills_the_disk_and_is_kept(tmp_path: Path) -> None:
 
 def test_a_full_disk_costs_the_oldest_delivered_images_first(tmp_path: Path) -> None:
     spool = spool_of_five(tmp_path / "spool", keep_days=30, tidy_below_mb=0)
-    wanted = free_bytes(tmp_path) + 40 * MEGABYTE  # 40 MB that the small images cannot give
+    wanted = free_bytes(tmp_path) + 1000 * MEGABYTE  # a gigabyte that the small images cannot give
     spool.limits = spool.limits.model_copy(update={"tidy_below_mb": wanted // MEGABYTE})
     assert spool.expire(time.time()) == 2
     assert numbers(spool) == [3, 4, 5]

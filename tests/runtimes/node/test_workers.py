@@ -135,15 +135,14 @@ def test_a_poison_image_is_tried_twice_and_the_rest_go_on(
     put: Callable[..., int],
     pool: Callable[..., Workers],
     metrics: Metrics,
-    tmp_path: Path,
+    slow_film: bytes,
     number: signal.Signals,
     told: str,
 ) -> None:
     """The process is killed, or stops, each time that it works on one image, which takes seconds to decode."""
     workers = pool(ScreeningSection(threads=1, timeout_s=10.0 if number is signal.SIGSTOP else LONG_S))
     until(lambda: workers.states()[0].activity == "idle")
-    slow = write_dicom(chest(1, size=4500), tmp_path / "slow.dcm", syntax="jpeg2000").read_bytes()
-    poison = put(1, data=slow, priority=5)
+    poison = put(1, data=slow_film, priority=5)
     others = [put(other) for other in range(2, 5)]
     hit: set[int] = set()
     while len(hit) < 2:
