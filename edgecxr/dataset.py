@@ -8,6 +8,8 @@ import difflib
 import hashlib
 import json
 import os
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +24,7 @@ from edgecxr.errors import DatasetError
 from edgecxr.head_columns import HeadColumns, Row
 from edgecxr.spec import Head
 
-__all__ = ["FOLDS", "Dataset", "Film", "HeadColumns", "load_dataset"]
+__all__ = ["FOLDS", "Dataset", "Film", "HeadColumns", "alike", "load_dataset"]
 
 FOLDS = 5  # how many there are when labels.csv has no `fold` column
 CHUNK = 1 << 20
@@ -33,7 +35,7 @@ class Film:
     """One row of labels.csv."""
 
     path: Path
-    patient: str
+    patient: str  # without spaces around it, in Unicode's composed form
     fold: int
     values: Row  # the raw row
     sha256: str = ""  # of the file's bytes, hex
@@ -107,6 +109,11 @@ def load_dataset(folder: str | Path, *, labels: str = "labels.csv", heads: Seque
         raise DatasetError(repeated)
     notes = () if given else (f"no `fold` column: {FOLDS} folds were given by the hash of the patient",)
     return Dataset(place, films, _digest(films), tuple(heads), notes)
+
+
+def alike(patient: str) -> str:
+    """The same for patients that may be one, written twice: 'P07', 'p7'. Who they are is never guessed from it."""
+    return re.sub(r"(?<!\d)0+(?=\d)", "", unicodedata.normalize("NFKC", patient).casefold())
 
 
 def _read_rows(path: Path) -> tuple[list[str], dict[int, Row], list[str]]:
@@ -197,15 +204,31 @@ def _repeated_files(rows: Mapping[int, Row]) -> list[str]:
 
 def _split_patients(rows: Mapping[int, Row]) -> list[str]:
     """One problem for each patient with films in more than one fold."""
-    folds: dict[str, dict[str, int]] = {}
+    folds: dict[str, dict[str, tuple[int, str]]] = {}
     for number, row in rows.items():
-        folds.setdefault(row["patient"], {}).setdefault(row["fold"], number)
+        patient = _patient(row)
+        folds.setdefault(alike(patient), {}).setdefault(row["fold"], (number, patient))
     return [
-        f"patient {patient!r} is in folds {', '.join(f'{fold} (row {number})' for fold, number in seen.items())};"
-        " keep all films of a patient in one fold"
-        for patient, seen in folds.items()
+        _split(tuple(dict.fromkeys(patient for _, patient in seen.values())), seen)
+        for seen in folds.values()
         if len(seen) > 1
     ]
+
+
+def _split(spellings: Sequence[str], seen: Mapping[str, tuple[int, str]]) -> str:
+    if len(spellings) == 1:
+        places = ", ".join(f"{fold} (row {number})" for fold, (number, _) in seen.items())
+        return f"patient {spellings[0]!r} is in folds {places}; keep all films of a patient in one fold"
+    places = ", ".join(f"{patient!r} in fold {fold} (row {number})" for fold, (number, patient) in seen.items())
+    return (
+        f"patients {places} differ only by case, leading zeros or width of letters; keep them in one fold, or "
+        "name them so that they cannot be the same person"
+    )
+
+
+def _patient(row: Row) -> str:
+    """Who a row says that its film is of: what a table's typist cannot see is no other patient."""
+    return unicodedata.normalize("NFC", row["patient"]).strip()
 
 
 def _films(folder: Path, rows: Sequence[Row], given: bool) -> tuple[Film, ...]:
@@ -213,15 +236,16 @@ def _films(folder: Path, rows: Sequence[Row], given: bool) -> tuple[Film, ...]:
     paths = [folder / os.path.normpath(row["file"]) for row in rows]
     with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
         digests = list(pool.map(_sha256, paths))
-    folds = [int(row["fold"]) if given else _hashed_fold(row["patient"]) for row in rows]
+    folds = [int(row["fold"]) if given else _hashed_fold(_patient(row)) for row in rows]
     return tuple(
-        Film(path, row["patient"], fold, row, digest)
+        Film(path, _patient(row), fold, row, digest)
         for path, row, fold, digest in zip(paths, rows, folds, digests, strict=True)
     )
 
 
 def _hashed_fold(patient: str) -> int:
-    return int.from_bytes(hashlib.sha256(patient.encode()).digest()[:8], "big") % FOLDS
+    """The same fold for patients that may be one."""
+    return int.from_bytes(hashlib.sha256(alike(patient).encode()).digest()[:8], "big") % FOLDS
 
 
 def _sha256(path: Path) -> str:

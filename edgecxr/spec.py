@@ -15,9 +15,10 @@ from pydantic import (
 )
 
 __all__ = ["IN_FULL", "Box", "Head", "ModelSpec", "OperatingPoint", "Precision", "PreprocessSpec", "ReadingSpec"]
-__all__ += ["class_names"]
+__all__ += ["TEMPERATURES", "class_names"]
 
 Precision = Literal["fp32", "fp16", "int8"]
+TEMPERATURES = 0.05, 20.0  # within which one is fitted; beyond, the logits are not those of the head
 CHAIN_VERSION = 1  # raised whenever the arithmetic of the preprocessing chain changes
 OVERSAMPLING = (
     2  # a film that is read reduced keeps this many pixels, at least, for each of the model's along each side
@@ -48,9 +49,15 @@ class PreprocessSpec(Strict):
     )
     low_percentile: Annotated[float, Field(ge=0, lt=50)] = 0.5
     high_percentile: Annotated[float, Field(gt=50, le=100)] = 99.5
-    range_low: float = 0.0
-    range_high: float = 1.0
+    range_low: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    range_high: Annotated[float, Field(allow_inf_nan=False)] = 1.0
     dtype: Literal["float32", "float16"] = "float32"
+
+    @model_validator(mode="after")
+    def _check(self) -> "PreprocessSpec":
+        if not self.range_low < self.range_high:
+            raise ValueError(f"range_low {self.range_low} must be below range_high {self.range_high}")
+        return self
 
     @property
     def digest(self) -> str:
@@ -166,8 +173,9 @@ class ModelSpec(Strict):
         if len(set(names)) != len(names):
             raise ValueError(f"two heads share a class name: {', '.join(names)}")
         for precision, values in self.temperatures.items():
-            if len(values) != len(self.heads) or min(values) <= 0:
-                raise ValueError(f"{precision} needs one positive temperature per head, got {values}")
+            low, high = TEMPERATURES
+            if len(values) != len(self.heads) or not all(low <= value <= high for value in values):
+                raise ValueError(f"{precision} needs one temperature of {low:g} to {high:g} per head, got {values}")
         return self
 
     @property

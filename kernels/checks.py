@@ -32,10 +32,12 @@ def check_film(radiograph: Radiograph) -> None:
 
 
 def check_spec(spec: PreprocessSpec) -> None:
-    """Raise KernelError where the model's range does not fit its type."""
+    """Raise KernelError where the model's range does not fit its type, or does not rise."""
     largest = max(abs(spec.range_low), abs(spec.range_high))
     if not math.isfinite(largest) or (spec.dtype == "float16" and largest > LARGEST_FLOAT16):
         raise KernelError(f"range {spec.range_low} .. {spec.range_high} does not fit {spec.dtype}")
+    if not spec.range_low < spec.range_high:
+        raise KernelError(f"range {spec.range_low} .. {spec.range_high} does not rise; black must be below white")
 
 
 def _check_pixels(radiograph: Radiograph) -> None:

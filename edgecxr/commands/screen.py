@@ -64,6 +64,8 @@ def screen(
     from edgecxr.bundle import Bundle, default_bundle_path
     from edgecxr.runtimes.screener import Screener
 
+    if as_json and jsonl == Path("-"):
+        misuse("--json and --jsonl - both write to standard output; give --jsonl a file, or leave one of them out")
     files = _files(paths)
     opened = Bundle.open(bundle or default_bundle_path())
     check_choices(opened, engine, precision, point)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecxr.dataset import alike
 from edgecxr.merging.duplicates import Pair
 from edgecxr.merging.folds import joined
 from edgecxr.merging.mapping import Duplicates
@@ -46,9 +47,13 @@ def settle(rules: Duplicates, entries: Sequence[Entry], pairs: Sequence[Pair]) -
 
 
 def people_of(entries: Sequence[Entry], pairs: Sequence[Pair]) -> NDArray[np.intp]:
-    """(N,) the number of the person that each film is of: patients who share a film are one person."""
-    names = {name: number for number, name in enumerate(dict.fromkeys(entry.patient for entry in entries))}
-    patients = np.array([names[entry.patient] for entry in entries], np.intp)
+    """(N,) the number of the person that each film is of: patients who share a film are one person.
+
+    So are those who may be one by their names, which a data folder wants in one fold.
+    """
+    told = [alike(entry.patient) for entry in entries]
+    names = {name: number for number, name in enumerate(dict.fromkeys(told))}
+    patients = np.array([names[name] for name in told], np.intp)
     return joined(len(names), [(int(patients[pair.first]), int(patients[pair.second])) for pair in pairs])[patients]
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecxr.dataset import alike
 from edgecxr.errors import DatasetError
 from edgecxr.merging.clusters import Settled, people_of, settle
 from edgecxr.merging.duplicates import find_duplicates, thumbnails
@@ -45,7 +46,7 @@ def read_sources(path: str | Path) -> Sources:
     given = tuple(read_source(source, mapping, Path(path).parent) for source in mapping.sources)
     sources = Sources(mapping, given)
     problems = [problem for source in given for problem in source.problems] or _split(
-        sources.entries, {entry.patient: entry.patient for entry in sources.entries}
+        sources.entries, {entry.patient: alike(entry.patient) for entry in sources.entries}
     )
     problems = problems or _absent(mapping, sources.entries)
     if problems:
@@ -110,7 +111,7 @@ def _split(entries: Sequence[Entry], person: dict[str, object]) -> list[str]:
         earlier = first.setdefault(person[entry.patient], entry)
         if earlier.fold != entry.fold:
             one, other = (f"{item.patient!r} in fold {item.fold} ({item.where})" for item in (earlier, entry))
-            text = f"patient {one} is {other} too: they share a film, or a name in one cohort"
+            text = f"patient {one} is {other} too: they share a film, or nearly a name in one cohort"
             problems.setdefault(person[entry.patient], f"{text}; let one of the sources not keep its folds")
     return list(problems.values())
 

@@ -115,19 +115,30 @@ def _check_part(header: Header, notes: list[str]) -> bool:
     return bool(named)
 
 
+def _of_several(header: Header) -> list[str]:
+    """What names a frontal and another view at once: an examination of several films, or a device's program."""
+    parts = [item.text("CodeMeaning") for item in header.items("AnatomicRegionSequence")]
+    texts = [header.text("BodyPartExamined"), *parts, header.text("AcquisitionDeviceProcessingDescription")]
+    return [text for text in texts if words(text) & FRONTAL and words(text) & LATERAL]
+
+
 def _check_view(header: Header, notes: list[str]) -> None:
     views = [header.text("ViewPosition"), *(item.text("CodeMeaning") for item in header.items("ViewCodeSequence"))]
     processed = header.text("AcquisitionDeviceProcessingDescription")
-    if not any(views) and words(processed) & SIDEWAYS:
+    if not any(views) and words(processed) & SIDEWAYS and not words(processed) & FRONTAL:
         views.append(processed)
     for text in filter(None, views):
         found = words(text)
-        if found & LATERAL and not found & FRONTAL:
+        if found & LATERAL:
             raise Refusal(
-                RefusalReason.NOT_FRONTAL_CHEST, f"the header says view {shown(text)}: lateral, oblique or decubitus"
+                RefusalReason.NOT_FRONTAL_CHEST,
+                f"the header says view {shown(text)}: lateral, oblique or decubitus"
+                + (", and frontal too" if found & FRONTAL else ""),
             )
         if not found & FRONTAL:
             notes.append(f"the view {shown(text)} is unknown here")
+    if not any(views):
+        notes += [f"the header says {shown(text)} and not which view this film is" for text in _of_several(header)]
     orientation = [value.upper() for value in header.texts("PatientOrientation")]
     if len(orientation) == 2 and orientation != ["L", "F"]:
         notes.append(f"patient orientation {shown('/'.join(orientation))}; a frontal film is L/F. It is not turned")

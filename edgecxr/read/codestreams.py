@@ -10,6 +10,7 @@ import numpy as np
 
 from edgecxr.errors import Refusal, RefusalReason
 from edgecxr.read.guard import Limits, check_frame, check_ratio
+from edgecxr.read.lossless import LosslessScan, huffman_codes
 
 __all__ = ["CodeStream", "check_cost", "read_jpeg"]
 
@@ -37,6 +38,7 @@ class CodeStream:
     signed: bool
     end: int  # offset behind the last byte of the stream
     predictor: int = 0  # SOF3 only: T.81 table H.1
+    lossless: LosslessScan | None = None  # SOF3 only: what its last pixels are checked by, where that can be
     exif: tuple[int, int] | None = None  # span of the EXIF block of a JPEG file, a TIFF structure
     reductions: tuple[
         tuple[int, int], ...
@@ -52,6 +54,11 @@ class _Jpeg:
         self.frame: tuple[str, int, int, int, int] | None = None  # kind, precision, rows, columns, components
         self.scans = 0
         self.predictor = 0
+        self.point_transform = 0
+        self.interval = 0  # between restarts
+        self.tables: dict[int, dict[int, str]] = {}
+        self.table = 0  # of the scan's first component
+        self.scan = (0, 0)  # span of its entropy data
         self.exif: tuple[int, int] | None = None
 
     def run(self) -> CodeStream:
@@ -72,7 +79,8 @@ class _Jpeg:
             self._segment(marker, position + 2, length - 2)
             position += length
             if marker == 0xDA:
-                position = self._skip_scan(position)
+                start, position = position, self._skip_scan(position)
+                self.scan = start, position
 
     def _marker(self, position: int) -> tuple[int, int]:
         (lead,) = self._unpack("B", position)
@@ -94,7 +102,13 @@ class _Jpeg:
         elif marker == 0xDA:
             self.scans += 1
             (components,) = self._unpack("B", start)
-            (self.predictor,) = self._unpack("B", start + 1 + 2 * components)
+            self.predictor, _, transform = self._unpack("BBB", start + 1 + 2 * components)
+            self.point_transform = transform & 15
+            self.table = self._unpack("B", start + 2)[0] >> 4
+        elif marker == 0xC4:
+            self.tables |= huffman_codes(bytes(self.data[start : start + length]))
+        elif marker == 0xDD:
+            (self.interval,) = self._unpack(">H", start)
         elif marker == 0xE1 and bytes(self.data[start : start + 6]) == b"Exif\0\0":
             self.exif = start + 6, start + length
 
@@ -115,7 +129,16 @@ class _Jpeg:
         if self.frame is None or not self.scans:
             raise Refusal(RefusalReason.UNREADABLE, "the JPEG stream holds no image")
         kind, precision, rows, columns, components = self.frame
-        return CodeStream(kind, rows, columns, components, precision, False, position, self.predictor, self.exif)
+        return CodeStream(
+            kind, rows, columns, components, precision, False, position, self.predictor, self._lossless(), self.exif
+        )
+
+    def _lossless(self) -> LosslessScan | None:
+        kind, *_, components = self.frame or ("", 0)
+        plain = kind == "SOF3" and components == self.scans == 1 and not self.interval and not self.point_transform
+        if not plain or self.table not in self.tables or not 1 <= self.predictor <= 7:
+            return None
+        return LosslessScan(*self.scan, self.predictor, self.tables[self.table])
 
     def _unpack(self, form: str, position: int) -> tuple[int, ...]:
         if position + struct.calcsize(form) > len(self.data):

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from edgecxr.errors import Refusal, RefusalReason
 from edgecxr.read.codestreams import CodeStream
+from edgecxr.read.lossless import ends_with
 
 __all__ = ["decompress", "guarded"]
 
@@ -36,6 +37,8 @@ def _decode_jpeg(data: memoryview, stream: CodeStream, colorspace: str | None) -
     values = _shaped(guarded(imagecodecs.jpeg8_decode, data, outcolorspace=colorspace), stream)
     if _suspect(values, stream) and _filled_in(data, values, colorspace):
         raise Refusal(RefusalReason.TRUNCATED, "the JPEG scan ends before the last row")
+    if stream.lossless is not None and not ends_with(data, stream.lossless, values):
+        raise Refusal(RefusalReason.UNREADABLE, "the JPEG scan does not end with its last pixels: it is damaged")
     return values
 
 

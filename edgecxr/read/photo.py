@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import imagecodecs
@@ -23,6 +23,12 @@ PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # colour type -> channels that a 
 TIFF_COMPRESSIONS = {1: "none", 5: "LZW", 8: "deflate", 32946: "deflate", 32773: "PackBits"}
 COLORS = {1: None, 3: "RGB"}  # JPEG components -> colour space asked of the decoder
 ORIENTATION = 274  # TIFF 6.0 and EXIF tag
+STRIPS, TILES = (273, 279), (324, 325)  # TIFF tags: where each lies, how many bytes it has
+ROWS_PER_STRIP, TILE_WIDTH, TILE_ROWS = 278, 322, 323
+TIFF_TAGS = frozenset({256, 257, 258, 259, 262, 277, 284, 339, ORIENTATION})
+TIFF_TAGS |= {*STRIPS, *TILES, ROWS_PER_STRIP, TILE_WIDTH, TILE_ROWS}
+TIFF_HEADER = 8  # bytes
+SMALLEST_TILE = 16  # pixels a side, TIFF 6.0 section 15
 # EXIF orientation -> (transpose, flip rows, flip columns), applied in this order
 TURNS = {
     2: (False, False, True),
@@ -64,7 +70,7 @@ def read_png(data: memoryview, source: str, limits: Limits) -> Radiograph:
     values = guarded(imagecodecs.png_decode, data)
     _check_decoded(values, (rows, columns), bits)
     exif = [body for name, body in chunks if name == b"eXIf"]
-    return _photograph(values, source, _orientation(exif[0], limits) if exif else 1)
+    return _photograph(values, source, _orientation(exif[0]) if exif else 1)
 
 
 def _png_chunks(data: memoryview, limits: Limits) -> Iterator[tuple[bytes, memoryview]]:
@@ -90,18 +96,15 @@ def _png_chunks(data: memoryview, limits: Limits) -> Iterator[tuple[bytes, memor
 
 def read_tiff(data: memoryview, source: str, limits: Limits) -> Radiograph:
     """A TIFF file with one image of 8 or 16 bits, without loss compressed. Raises Refusal."""
-    directory = read_directory(data, limits)
+    directory = read_directory(data, TIFF_TAGS)
     if directory.more:
         raise Refusal(RefusalReason.MULTI_FRAME, "the TIFF file holds more than one image")
     columns, rows = directory.one(256, 0), directory.one(257, 0)
     check_frame(rows, columns, limits)
-    if 324 in directory.entries:
-        check_frame(directory.one(323, 0), directory.one(322, 0), limits)  # a tile, which a decoder allocates
     bits, channels = _tiff_pixels(directory)
-    stored = _tiff_stored(directory, len(data))
+    pieces = _tiff_pieces(directory, rows, columns, limits)
+    stored = _tiff_stored(directory, len(data), pieces, bits // 8 * channels)
     check_ratio(rows * columns * channels * bits // 8, stored, limits)
-    if directory.one(259, 1) == 1 and stored < rows * columns * channels * bits // 8:
-        raise Refusal(RefusalReason.TRUNCATED, f"{stored:,} bytes of TIFF strips for {rows} x {columns} pixels")
     values = guarded(imagecodecs.tiff_decode, data)
     _check_decoded(values, (rows, columns), bits)
     return _photograph(values, source, directory.one(ORIENTATION, 1), inverted=directory.one(262, 1) == 0)
@@ -127,18 +130,49 @@ def _tiff_pixels(directory: Directory) -> tuple[int, int]:
     return bits[0], channels
 
 
-def _tiff_stored(directory: Directory, size: int) -> int:
-    """Compressed bytes in all strips or tiles, which lie inside the file. Raises Refusal (TRUNCATED, UNREADABLE)."""
-    places = {273: 279, 324: 325}
-    for offsets, counts in places.items():
-        if offsets in directory.entries:
-            begins, lengths = directory.entries[offsets], directory.entries.get(counts, ())
-            if len(begins) != len(lengths):
-                break
-            if any(begin + length > size for begin, length in zip(begins, lengths, strict=True)):
-                raise Refusal(RefusalReason.TRUNCATED, f"TIFF strips reach past the end of the file at {size:,} bytes")
-            return sum(lengths)
-    raise Refusal(RefusalReason.UNREADABLE, "the TIFF file does not say where its pixels lie")
+def _tiff_pieces(directory: Directory, rows: int, columns: int, limits: Limits) -> list[int]:
+    """Pixels of each strip or tile that the image is made of. Raises Refusal (CONTRADICTORY, TOO_LARGE)."""
+    if TILES[0] in directory.entries:
+        tile = directory.one(TILE_ROWS, 0), directory.one(TILE_WIDTH, 0)
+        check_frame(*tile, limits)  # which a decoder allocates
+        if min(tile) < SMALLEST_TILE:
+            raise Refusal(
+                RefusalReason.CONTRADICTORY,
+                f"TIFF tiles of {tile[0]} x {tile[1]} pixels; the least is {SMALLEST_TILE} a side",
+            )
+        return [tile[0] * tile[1]] * (-(-rows // tile[0]) * -(-columns // tile[1]))
+    step = min(directory.one(ROWS_PER_STRIP, rows), rows)
+    if step < 1 or directory.entries.keys() & {TILE_ROWS, TILE_WIDTH}:
+        raise Refusal(RefusalReason.CONTRADICTORY, f"TIFF strips of {step} rows, or of tiles")
+    return [columns * min(step, rows - row) for row in range(0, rows, step)]
+
+
+def _tiff_stored(directory: Directory, size: int, pieces: Sequence[int], width: int) -> int:
+    """Bytes of all strips or tiles: as many as there must be, each inside the file and, uncompressed, whole.
+
+    `pieces` are the pixels of each, `width` the bytes of a pixel. What is missing a decoder takes from anywhere in
+    the file. Raises Refusal: TRUNCATED, UNREADABLE, CONTRADICTORY.
+    """
+    given = [tags for tags in (STRIPS, TILES) if set(tags) <= directory.entries.keys()]
+    if len(given) != 1 or directory.entries.keys() & {*STRIPS, *TILES} != set(given[0]):
+        raise Refusal(RefusalReason.UNREADABLE, "the TIFF file does not say, or says twice, where its pixels lie")
+    begins, lengths = (directory.entries[tag] for tag in given[0])
+    if (len(begins), len(lengths)) != (len(pieces), len(pieces)):
+        short = min(len(begins), len(lengths)) < len(pieces)
+        raise Refusal(
+            RefusalReason.TRUNCATED if short else RefusalReason.CONTRADICTORY,
+            f"{len(begins):,} places and {len(lengths):,} sizes of TIFF strips or tiles, the image has {len(pieces):,}",
+        )
+    for number, (begin, length, pixels) in enumerate(zip(begins, lengths, pieces, strict=True)):
+        least = pixels * width if directory.one(259, 1) == 1 else 1
+        if length < least or begin + length > size:
+            raise Refusal(
+                RefusalReason.TRUNCATED,
+                f"TIFF strip or tile {number} has {length:,} bytes at byte {begin:,} of {size:,}; {least:,} are needed",
+            )
+        if begin < TIFF_HEADER:
+            raise Refusal(RefusalReason.CONTRADICTORY, f"TIFF strip or tile {number} lies in the header of the file")
+    return min(sum(lengths), size)  # several may lie at one place
 
 
 def read_jpeg_file(data: memoryview, source: str, limits: Limits) -> Radiograph:
@@ -150,12 +184,12 @@ def read_jpeg_file(data: memoryview, source: str, limits: Limits) -> Radiograph:
         raise Refusal(RefusalReason.UNSUPPORTED_PIXELS, f"a JPEG file of {stream.precision} bits; 8 to 16 are read")
     values = decompress(data[: stream.end], stream, COLORS[stream.components])
     exif = data[stream.exif[0] : stream.exif[1]] if stream.exif else None
-    film = _photograph(values, source, _orientation(exif, limits) if exif else 1, bits=stream.precision)
+    film = _photograph(values, source, _orientation(exif) if exif else 1, bits=stream.precision)
     return film
 
 
-def _orientation(exif: memoryview, limits: Limits) -> int:
-    return read_directory(exif, limits).one(ORIENTATION, 1) if is_tiff(exif) else 1
+def _orientation(exif: memoryview) -> int:
+    return read_directory(exif, {ORIENTATION}).one(ORIENTATION, 1) if is_tiff(exif) else 1
 
 
 def _check_decoded(values: NDArray[Any], shape: tuple[int, int], bits: int) -> None:

@@ -12,12 +12,12 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from edgecxr.errors import StatisticsError
+from edgecxr.spec import TEMPERATURES
 from edgecxr.statistics.sample import binary_labels, finite_scores
 
 __all__ = ["BINS", "brier", "ece", "equal_mass_bins", "fit_temperature", "weighted_ece"]
 
 BINS = 15
-LIMITS = (0.05, 20.0)  # a temperature outside says that the logits are not those of this head
 
 
 def fit_temperature(logits: ArrayLike, targets: ArrayLike, kind: Literal["softmax", "sigmoid"]) -> float:
@@ -37,7 +37,9 @@ def fit_temperature(logits: ArrayLike, targets: ArrayLike, kind: Literal["softma
     def objective(log_temperature: float) -> float:
         return loss(values / np.exp(log_temperature), truth) + log_temperature**2 / 2
 
-    return float(np.exp(minimize_scalar(objective, bounds=np.log(LIMITS), method="bounded", options={"xatol": 1e-6}).x))
+    return float(
+        np.exp(minimize_scalar(objective, bounds=np.log(TEMPERATURES), method="bounded", options={"xatol": 1e-6}).x)
+    )
 
 
 def ece(probabilities: ArrayLike, targets: ArrayLike, bins: int = BINS) -> float:

@@ -202,6 +202,17 @@ def test_a_packed_precision_without_temperature_is_refused(members: dict[str, by
     refused(sealed(members, model=model), "no temperature for int8", tmp_path)
 
 
+@pytest.mark.parametrize("value", [1e300, 20.5, 0.0, -1.0, "NaN", "Infinity"])
+def test_a_temperature_that_makes_all_films_alike_is_refused(
+    value: float | str, members: dict[str, bytes], tmp_path: Path
+) -> None:
+    model = json.loads(members["manifest.json"])["model"]
+    model["temperatures"]["int8"] = [value]
+    refused(sealed(members, model=model), "int8 needs one temperature of 0.05 to 20 per head, got", tmp_path)
+    model["temperatures"]["int8"] = [float(value)]  # as JSON of Python writes it, without quotes
+    refused(sealed(members, model=model), "int8 needs one temperature of 0.05 to 20 per head, got", tmp_path)
+
+
 @pytest.mark.parametrize("name", ["/etc/passwd", "../card.md", "a/../../b", "C:evil", "a\\b"])
 def test_a_name_that_points_outside_is_refused(name: str, members: dict[str, bytes], tmp_path: Path) -> None:
     refused({**members, name: b"x"}, "points outside the bundle", tmp_path)

@@ -97,6 +97,38 @@ def test_the_digest_follows_rows_and_bytes_and_not_the_place(folder, tmp_path):
     assert load_dataset(moved).digest not in (before, touched)
 
 
+@pytest.mark.parametrize(
+    ("one", "other"), [("P1", "P1 "), ("P1", "\u00a0P1"), ("Jos\u00e9", "Jose\u0301"), ("\u212b1", "\u00c51")]
+)
+def test_what_nobody_sees_makes_no_other_patient(folder, one, other):
+    rows = [{**GOOD[0], "patient": one}, {**GOOD[1], "patient": other}]
+    write(folder, rows)
+    assert len({film.patient for film in load_dataset(folder).films}) == 1
+    write(folder, [rows[0], {**rows[1], "fold": "4"}])
+    with pytest.raises(DatasetError, match=r"patient '\S+' is in folds 0 \(row 2\), 4 \(row 3\)"):
+        load_dataset(folder)
+    write(folder, [{name: cell for name, cell in row.items() if name != "fold"} for row in rows])
+    assert len({film.fold for film in load_dataset(folder).films}) == 1
+
+
+@pytest.mark.parametrize(("one", "other"), [("P1", "p1"), ("7", "07"), ("p-7", "P-007"), ("\uff17", "7")])
+def test_patients_that_may_be_one_are_in_one_fold(folder, one, other):
+    rows = [{**GOOD[0], "patient": one}, {**GOOD[1], "patient": other}]
+    write(folder, rows)
+    assert [film.patient for film in load_dataset(folder).films] == [one, other]
+    write(folder, [rows[0], {**rows[1], "fold": "4"}])
+    with pytest.raises(DatasetError, match=f"patients '{one}' in fold 0 .row 2., '{other}' in fold 4 .row 3. differ"):
+        load_dataset(folder)
+    write(folder, [{name: cell for name, cell in row.items() if name != "fold"} for row in rows])
+    assert len({film.fold for film in load_dataset(folder).films}) == 1
+
+
+@pytest.mark.parametrize(("one", "other"), [("10", "1"), ("p100", "p10"), ("P1", "P2"), ("7-0", "7"), ("a b", "ab")])
+def test_other_patients_may_be_in_other_folds(folder, one, other):
+    write(folder, [{**GOOD[0], "patient": one}, {**GOOD[1], "patient": other, "fold": "4"}])
+    assert [film.patient for film in load_dataset(folder).films] == [one, other]
+
+
 def test_without_folds_patients_are_kept_together(tmp_path):
     folder = write_dataset(tmp_path, 12, size=32)
     rows = [

@@ -46,7 +46,12 @@ def test_a_recipe_that_can_be_built_passes(tmp_path: Path) -> None:
         ("teaching: live", "teaching: fixed", "student.distillation.cam_weight wants `student.teaching: live`"),
         ("{qat: never}", "{qat_training: {cam_weight: 1}}", "quantize.qat_training.cam_weight is for distillation"),
         ("preprocess: {size: 32}", "preprocess: {range_low: -1}", "preprocess: the range is -1 to 1; a student learns"),
-        ("preprocess: {size: 32}", "preprocess: {range_high: 0}", "preprocess: the range is 0 to 0; a student learns"),
+        ("preprocess: {size: 32}", "preprocess: {range_high: 2}", "preprocess: the range is 0 to 2; a student learns"),
+        (
+            "preprocess: {size: 32}",
+            "preprocess: {range_high: 0}",
+            r"x.yaml:\d+: .*range_low 0.0 must be below",
+        ),
         (
             "architecture: test_resnet}\n  - {name: b",
             "architecture: test_resnet, preprocess: {range_high: 255}}\n  - {name: b",

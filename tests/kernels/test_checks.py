@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from edgecxr.errors import KernelError, Refusal, RefusalReason
 from edgecxr.kernels import preprocess
@@ -54,6 +55,15 @@ def test_transform_that_the_chain_does_not_define_is_refused(fields, message):
 def test_range_that_float16_cannot_hold():
     with pytest.raises(KernelError, match=r"range 0\.0 \.\. 70000\.0 does not fit float16"):
         preprocess([Radiograph(PIXELS, 16)], PreprocessSpec(range_high=70000.0, dtype="float16"))
+
+
+@pytest.mark.parametrize("high", [0.0, -1.0])
+def test_range_that_does_not_rise(high):
+    with pytest.raises(ValidationError, match=f"range_low 0.0 must be below range_high {high}"):
+        PreprocessSpec(range_high=high)
+    copied = PreprocessSpec().model_copy(update={"range_high": high})  # which checks nothing
+    with pytest.raises(KernelError, match=f"range 0.0 .. {high} does not rise"):
+        preprocess([Radiograph(PIXELS, 16)], copied)
 
 
 def test_negative_thread_count():

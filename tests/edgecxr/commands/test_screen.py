@@ -62,6 +62,10 @@ def test_a_machine_that_reads_the_output_is_told_nothing_of_it(
         ([".", "--html", "./sub/../b.dcm"], "b.dcm is one of the films to screen"),
         ([".", "--jsonl", "link.jsonl"], "link.jsonl is one of the films to screen"),
         (["b.dcm", "--jsonl", "page.html"], "page.html holds something else than results"),
+        (
+            ["b.dcm", "--json", "--jsonl", "-"],
+            "--json and --jsonl - both write to standard output; give --jsonl a file",
+        ),
         ([".", "--heatmaps", "sub"], "sub holds films to screen, and a picture could take the place of one"),
     ],
 )

@@ -134,8 +134,9 @@ def test_a_folder_that_holds_something_is_not_written_to(sets):
         merge(read_sources(sets / "map.yaml"), sets / "web")
 
 
-def test_sources_of_one_cohort_share_their_patients(sets):
-    (sets / "hospital" / "more.csv").write_text("name,who,findings\n12,p5,Pneumonia\n")
+@pytest.mark.parametrize("who", ["p5", "P05"])
+def test_sources_of_one_cohort_share_their_patients(sets, who):
+    (sets / "hospital" / "more.csv").write_text(f"name,who,findings\n12,{who},Pneumonia\n")
     more = (
         "  - {name: more, cohort: hospital, folder: hospital, layout: table, table: more.csv, file: name, patient: who,"
         " label: findings, below: films, suffix: .png, labels: {Pneumonia: pneumonia}}\n"
@@ -145,5 +146,5 @@ def test_sources_of_one_cohort_share_their_patients(sets):
     merge(read_sources(mapping), sets / "out")
     rows = rows_of(sets / "out")
     row = rows["films/more/films/12.png"]
-    assert row["patient"] == "hospital-p5"
+    assert row["patient"] == f"hospital-{who}"
     assert row["fold"] == rows["films/hospital/films/10.png"]["fold"]

@@ -214,6 +214,8 @@ def test_image_that_is_refused(write_dicom, dataset, save, film, elements, reaso
         ({"ViewPosition": "LL"}, RefusalReason.NOT_FRONTAL_CHEST),
         ({"ViewPosition": "LLO"}, RefusalReason.NOT_FRONTAL_CHEST),
         ({"ViewPosition": "LATERAL"}, RefusalReason.NOT_FRONTAL_CHEST),
+        ({"ViewPosition": "PA LATERAL"}, RefusalReason.NOT_FRONTAL_CHEST),
+        ({"ViewPosition": "CHEST AP LAT"}, RefusalReason.NOT_FRONTAL_CHEST),
         ({"ViewPosition": "AP"}, None),
         ({"ViewPosition": None}, None),
         ({"PatientSpeciesDescription": "Canine"}, RefusalReason.NOT_A_CHEST),
@@ -252,6 +254,14 @@ def test_admission_by_code(write_dicom, film, sequence, meaning, reason):
         assert read_radiograph(path).shape == (61, 47)
     else:
         assert refusal(path).reason is reason
+
+
+@pytest.mark.parametrize("view", ["", "PA"])
+def test_an_examination_of_several_views_is_noted_where_the_film_has_none(write_dicom, film, view):
+    text = "CHEST PA AND LAT"
+    for element in ("BodyPartExamined", "AcquisitionDeviceProcessingDescription"):
+        notes = read_radiograph(write_dicom(film(), **{element: text, "ViewPosition": view})).notes
+        assert (f"the header says {text!r} and not which view this film is" in notes) is (view == "")
 
 
 def test_notes_tell_what_was_odd(write_dicom, film):

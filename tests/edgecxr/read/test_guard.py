@@ -116,6 +116,45 @@ def test_too_many_elements_are_refused(write_dicom, film):
     assert refusal(path, limits=Limits(elements=20)).reason is RefusalReason.TOO_LARGE
 
 
+def tiff_with(entries, values):
+    """A sound TIFF of 64 x 64 pixels and, beside what it needs, `entries` that share the same `values` bytes."""
+    pixels = np.arange(4096, dtype=np.uint8).reshape(64, 64)
+    needed = {
+        256: (4, 64),
+        257: (4, 64),
+        258: (3, 8),
+        259: (3, 1),
+        262: (3, 1),
+        273: (4, 8),
+        277: (3, 1),
+        279: (4, 4096),
+    }
+    directory = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, (kind, value) in needed.items())
+    shared = b"".join(struct.pack("<HHII", 1000 + number, 1, values, 8 + 4096) for number in range(entries))
+    start = 8 + 4096 + values
+    count = struct.pack("<H", len(needed) + entries)
+    head = struct.pack("<2sHI", b"II", 42, start)
+    return head + pixels.tobytes() + bytes(values) + count + directory + shared + bytes(4)
+
+
+def test_tiff_entries_over_the_same_bytes_are_refused(tmp_path):
+    """A decoder copies what each entry points at: 3,000 entries of 1 MB are 3 GB, from a file of 1 MB."""
+    for name, entries, values in (("few", 1, 1_000_000), ("many", 3_000, 1_000_000), ("most", 60_000, 500_000)):
+        (tmp_path / name).write_bytes(tiff_with(entries, values))
+    one, *bombs = bounded(*(tmp_path / name for name in ("few", "many", "most")))
+    assert one == "read (64, 64)"
+    assert all(answer.startswith("too_large: TIFF entries up to tag 100") for answer in bombs), bombs
+
+
+def test_exif_entries_over_the_same_bytes_are_refused(tmp_path, film):
+    entries = b"".join(struct.pack("<HHII", 1000 + number, 1, 30_000, 8) for number in range(2_000))
+    exif = b"Exif\0\0" + struct.pack("<2sHIH", b"II", 42, 8, 2_000) + entries + bytes(4 + 10_000)
+    plain = bytes(imagecodecs.jpeg8_encode(film("uint8"), 90))
+    path = tmp_path / "exif.jpg"
+    path.write_bytes(plain[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + plain[2:])
+    assert bounded(path)[0].startswith("too_large: TIFF entries up to tag 1002 claim 90,000 bytes")
+
+
 @pytest.mark.parametrize("length", [3_000_000_000, 0xF0000000, 2867])
 @pytest.mark.parametrize("keyword", ["PixelData", "private"])
 def test_declared_length_beyond_the_file_is_refused(write_dicom, film, keyword, length):

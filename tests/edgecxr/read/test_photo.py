@@ -167,6 +167,70 @@ def test_file_cut_short_is_refused(store, film, form):
         assert reason in (RefusalReason.TRUNCATED, RefusalReason.UNREADABLE)
 
 
+def tiff(strips, *, rows_per_strip=16, shape=(64, 64), compression=1, changes=(), extra=b""):
+    """A TIFF of 16 bits, written by hand: its entries, (type, count, value or place) by tag, with `changes` to them."""
+    starts = [8 + sum(map(len, strips[:number])) for number in range(len(strips))]
+    places = struct.pack(f"<{len(strips)}I", *starts), struct.pack(f"<{len(strips)}I", *map(len, strips))
+    body = b"".join(strips)
+    entries = {256: (4, 1, shape[1]), 257: (4, 1, shape[0]), 258: (3, 1, 16), 259: (3, 1, compression)}
+    entries |= {262: (3, 1, 1), 277: (3, 1, 1), 278: (4, 1, rows_per_strip)}
+    for tag, table in zip((273, 279), places, strict=True):
+        alone = struct.unpack("<I", table)[0] if len(strips) == 1 else 8 + len(body)
+        entries[tag] = (4, len(strips), alone)
+        body += table
+    entries |= dict(changes)
+    directory = b"".join(struct.pack("<HHII", tag, *entry) for tag, entry in sorted(entries.items()) if entry)
+    head = struct.pack("<2sHI", b"II", 42, 8 + len(body) + len(extra))
+    return head + body + extra + struct.pack("<H", len(directory) // 12) + directory + bytes(4)
+
+
+def strips_of(pixels, rows=16):
+    return [pixels[row : row + rows].tobytes() for row in range(0, len(pixels), rows)]
+
+
+def test_tiff_written_by_hand_is_exact(store, film):
+    pixels = film("uint16", (64, 64))
+    for content in (tiff(strips_of(pixels)), tiff(strips_of(pixels, 40), rows_per_strip=40)):
+        np.testing.assert_array_equal(read_radiograph(store(content)).pixels, pixels)
+    whole = tiff([pixels.tobytes()], changes={278: None})  # rows per strip: all, where it does not say
+    np.testing.assert_array_equal(read_radiograph(store(whole)).pixels, pixels)
+
+
+def test_tiff_with_strips_missing_is_refused(store, film):
+    """The total is enough, yet a decoder took the fourth strip from the file's own header."""
+    first, second, third, fourth = strips_of(film("uint16", (64, 64)))
+    for strips in ([first + bytes(3000), second, third], [first + bytes(3000), second, third, fourth[:-1]]):
+        assert refusal(store(tiff(strips))).reason is RefusalReason.TRUNCATED
+    empty = tiff([*map(zlib.compress, (first, second, third)), b""], compression=8)
+    assert refusal(store(empty)).reason is RefusalReason.TRUNCATED
+    over = tiff([first, second, third, fourth, fourth])
+    assert refusal(store(over)).reason is RefusalReason.CONTRADICTORY
+    header = tiff([film("uint16", (64, 64)).tobytes()], rows_per_strip=64, changes={273: (4, 1, 0)})
+    assert refusal(store(header)).reason is RefusalReason.CONTRADICTORY
+
+
+def test_tiff_with_tiles_missing_is_refused(store, film):
+    content = imagecodecs.tiff_encode(film("uint16", (64, 64)), tile=(32, 32))
+    entry = struct.pack("<HHI", 324, 4, 4)
+    assert content.count(entry) == 1
+    fewer = content.replace(entry, struct.pack("<HHI", 324, 4, 3)).replace(
+        struct.pack("<HHI", 325, 4, 4), struct.pack("<HHI", 325, 4, 3)
+    )
+    assert refusal(store(fewer)).reason is RefusalReason.TRUNCATED
+    small = tiff([bytes(8192)], changes={322: (4, 1, 1), 323: (4, 1, 1), 324: (4, 1, 8), 325: (4, 1, 8192)})
+    assert refusal(store(small)).reason is RefusalReason.CONTRADICTORY
+
+
+def test_tiff_entries_that_two_readers_take_otherwise_are_refused(store, film):
+    strips = strips_of(film("uint16", (64, 64)))
+    both = tiff(strips, changes={324: (4, 1, 8), 325: (4, 1, 8192), 322: (4, 1, 64), 323: (4, 1, 64)})
+    assert refusal(store(both)).reason is RefusalReason.UNREADABLE
+    signed = tiff(strips, changes={259: (8, 1, 1)})  # a compression of SSHORT
+    assert refusal(store(signed)).reason is RefusalReason.UNREADABLE
+    twice = tiff(strips).replace(struct.pack("<HHII", 277, 3, 1, 1), struct.pack("<HHII", 262, 3, 1, 0))
+    assert str(refusal(store(twice))) == "contradictory: TIFF tag 262 stands twice"
+
+
 def test_damaged_png_is_refused(store, film):
     content = bytearray(imagecodecs.png_encode(film()))
     content[len(content) // 2] ^= 4
