@@ -49,6 +49,7 @@ gate: &wide
   {auroc: 0.9, sensitivity: 0.99, specificity: 0.99, flip_rate: 0.99, ece: 0.9, cam_correlation: 0.01,
    cam_pointing: 0.01, refusal_flips: 0.99, minimum_films: 2, accept_inconclusive: true}
 student_gate: *wide
+operating_points: [{name: screening, sensitivity: 0.9}, {name: balanced, youden: true}]
 golden: {frames: 3, size: 64}
 card: {intended_use: tests, limits: all, data: drawn films}
 """
@@ -135,6 +136,9 @@ def test_the_evaluation_has_every_model_on_every_engine(first: tuple[Built, list
     assert [row["precision"] for row in told["agreement"]] == ["fp32", "fp16", "int8"]
     assert told["agreement"][0]["largest_difference"] < 1e-4
     assert len(told["gate"]) == 5
+    judged = {name for report in told["gate"] for row in report["rows"] for name in row["point"].split(" and ")}
+    assert judged - {""} == {"screening", "balanced"}
+    assert all([point["name"] for point in row["points"]] == ["screening", "balanced"] for row in told["agreement"])
     possible = {"built"} if find_spec("tensorrt_rtx") else {"built", "absent"}  # TensorRT itself wants a GPU
     assert {row["tensorrt"]["outcome"] for row in told["precisions"]} <= possible
 
