@@ -12,8 +12,10 @@ pytest.importorskip("torch")
 
 from edgecxr.bundle import Bundle  # noqa: E402
 from edgecxr.errors import StageError  # noqa: E402
+from edgecxr.export.libraries import versions  # noqa: E402
 from edgecxr.export.pipeline import Build, Built  # noqa: E402
 from edgecxr.export.recipe import load_recipe  # noqa: E402
+from edgecxr.export.stages import DONE  # noqa: E402
 from edgecxr.phantom import chest  # noqa: E402
 from edgecxr.runtimes.screener import Screener  # noqa: E402
 
@@ -122,6 +124,8 @@ def test_the_bundle_says_where_it_comes_from(first: tuple[Built, list[str]]) -> 
     assert origin["recipe_text"] == RECIPE
     assert origin["data"] == "phantoms"
     assert origin["student"] == "resnet10t"
+    assert origin["libraries"] == versions()
+    assert origin["made_with"] == {}
     assert sum(origin["films"].values()) == 120
     assert "Research software" in bundle.card()
     assert not re.search(r"(?<![.\d])120(?!\d)", bundle.card())  # the films of the build; 0.120 may be a limit
@@ -156,6 +160,21 @@ def test_the_same_recipe_gives_the_same_bytes(folder: Path, first: tuple[Built, 
     again, told = build(folder, RECIPE)
     assert Bundle.open(again.path).digest == before
     assert all(line.endswith("cached") for line in told if not line.startswith(("gate", "films: ")))
+
+
+def test_a_stage_of_older_libraries_is_told_of_or_made_anew(folder: Path, first: tuple[Built, list[str]]) -> None:
+    """Weights stay, and the provenance says what they were made with; what was measured is keyed by its engines."""
+    stages = {outcome.name: outcome.folder for outcome in build(folder, RECIPE)[0].stages}
+    for name, libraries in (("fuse", {**versions(), "torch": "2.0"}), ("teacher-trained", {})):
+        done = json.loads((stages[name] / DONE).read_text())
+        (stages[name] / DONE).write_text(json.dumps({**done, "libraries": libraries}))
+    built, _ = build(folder, RECIPE)
+    assert {outcome.how for outcome in built.stages} == {"cached"}
+    told = Bundle.open(built.path).manifest.provenance
+    assert told["made_with"] == {"fuse": {"torch": "2.0"}, "teacher-trained": "not recorded"}
+    for name, library in (("int8", "onnxruntime"), ("scores-int8", "openvino"), ("fp16", "onnxconverter-common")):
+        inputs = json.loads((stages[name] / DONE).read_text())["inputs"]["inputs"]
+        assert inputs["libraries"][library] == versions(library)[library]
 
 
 def test_a_student_that_fell_behind_is_not_packed(folder: Path, first: tuple[Built, list[str]]) -> None:
