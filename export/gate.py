@@ -3,21 +3,23 @@
 Every row is a paired comparison on the same held-out films, against a margin that the recipe states:
 
     auroc            DeLong's paired interval of the difference
+    ece              difference of calibration errors, paired stratified bootstrap
     sensitivity      Tango's paired score interval of the difference, each side at its own threshold
     specificity      the same. Not the bootstrap: where no film changes it gives [0, 0] however few the films are
     flip_rate        share of films decided differently, Wilson
-    ece              difference of calibration errors, paired stratified bootstrap
     cam_correlation  median over films of the correlation of the two maps, bootstrap; against 1
     cam_pointing     share of films whose maps peak in the same place (within one cell), Wilson; against 1
     refusal_flips    share of films that one side refuses and the other does not, Wilson
 
 `non_inferior`: the interval excludes a loss beyond the margin. `inferior`: the estimate itself is beyond it.
 `inconclusive`: neither, too few films to tell. `not_judged`: fewer than `minimum_films` of a class that is needed.
-Rows for maps and refusals are there only where the reference has them (an ensemble has not).
+Sensitivity, specificity and flip rate have a row for each operating point, for any of them can be screened with; points
+whose thresholds are the same on both sides share one. Rows for maps and refusals are there only where the reference has
+them (an ensemble has not).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
@@ -72,6 +74,7 @@ class GateRow:
     margin: float  # the loss that is accepted, > 0
     verdict: Verdict
     detail: str
+    point: str = ""  # names of the operating points that the row is about, joined by " and "; "" for none
 
     def to_json(self) -> dict[str, Any]:
         """The fields by name; `difference` as ``{"value", "low", "high", "level"}`` or null."""
@@ -100,14 +103,15 @@ def compare(
     heads: Sequence[Head],
     margins: GateMargins | None = None,
     *,
-    point: str = "screening",
+    points: Sequence[str] = ("screening",),
     samples: int = 2000,
     seed: int = 0,
 ) -> GateReport:
     """Hold `candidate` against `reference` on the same films; `targets` per head name, as `Dataset.targets` gives them.
 
-    Raises StageError when the two were not scored on the same films and classes, when a finding has no threshold named
-    `point` on either side, or when the candidate lacks maps or a refusal gate that the reference has.
+    `points` names the operating points at which decisions are compared. Raises StageError when the two were not scored
+    on the same films and classes, when a finding lacks a threshold of one of these names on either side, or when the
+    candidate lacks maps or a refusal gate that the reference has.
     """
     limits = margins or GateMargins()
     labels = class_labels(heads, targets)
@@ -119,22 +123,24 @@ def compare(
         for name in head.findings:
             column = names.index(name)
             judge = _Judge(name, limits, samples, seed)
-            a, b = (
-                _Side(side.probabilities[:, column], side.threshold(name, point)) for side in (reference, candidate)
-            )
+            a, b = (np.asarray(side.probabilities[:, column], np.float64) for side in (reference, candidate))
             rows += judge.scores(labels[:, column], a, b)
+            for point, (here, there) in _thresholds(reference, candidate, name, points).items():
+                rows += judge.decisions(point, labels[:, column], a >= here, b >= there)
             rows += judge.maps(maps, column)
     rows += _refusals(reference, candidate, limits)
     passed, reason = _conclude(rows, limits)
     return GateReport(f"{candidate.name} against {reference.name}", tuple(rows), passed, reason)
 
 
-class _Side:
-    """One model's probabilities (N,) of one finding, and its decisions (N,)."""
-
-    def __init__(self, scores: NDArray[np.floating], threshold: float) -> None:
-        self.scores = np.asarray(scores, np.float64)
-        self.called = self.scores >= threshold
+def _thresholds(
+    reference: Scored, candidate: Scored, finding: str, points: Sequence[str]
+) -> dict[str, tuple[float, float]]:
+    """The two sides' thresholds by operating point; points that decide every film alike under one joined name."""
+    named: dict[tuple[float, float], list[str]] = {}
+    for point in points:
+        named.setdefault((reference.threshold(finding, point), candidate.threshold(finding, point)), []).append(point)
+    return {" and ".join(names): pair for pair, names in named.items()}
 
 
 @dataclass(frozen=True)
@@ -146,14 +152,21 @@ class _Judge:
     samples: int
     seed: int
 
-    def scores(self, labels: NDArray[np.float32], a: _Side, b: _Side) -> Iterator[GateRow]:
-        """Rows on scores and decisions; `labels` (N,) in {0, 1, NaN}."""
-        positive, negative, known = labels == 1, labels == 0, ~np.isnan(labels)
-        yield self._auroc(positive[known], a.scores[known], b.scores[known])
-        yield self._share("sensitivity", "positive", a.called[positive], b.called[positive])
-        yield self._share("specificity", "negative", ~a.called[negative], ~b.called[negative])
-        yield _agreement("flip_rate", self.finding, a.called != b.called, self.margins)
-        yield self._ece(positive[known], a.scores[known], b.scores[known])
+    def scores(self, labels: NDArray[np.float32], a: NDArray[np.float64], b: NDArray[np.float64]) -> Iterator[GateRow]:
+        """Rows on scores (N,), which no threshold touches; `labels` (N,) in {0, 1, NaN}."""
+        known = ~np.isnan(labels)
+        truth = labels[known] == 1
+        yield self._auroc(truth, a[known], b[known])
+        yield self._ece(truth, a[known], b[known])
+
+    def decisions(
+        self, point: str, labels: NDArray[np.float32], a: NDArray[np.bool_], b: NDArray[np.bool_]
+    ) -> Iterator[GateRow]:
+        """Rows on the decisions (N,) at one operating point; `labels` as above."""
+        positive, negative = labels == 1, labels == 0
+        yield replace(self._share("sensitivity", "positive", a[positive], b[positive]), point=point)
+        yield replace(self._share("specificity", "negative", ~a[negative], ~b[negative]), point=point)
+        yield replace(_agreement("flip_rate", self.finding, a != b, self.margins), point=point)
 
     def maps(self, maps: Fidelity | None, column: int) -> Iterator[GateRow]:
         """Rows on heatmaps; none where the reference has no maps."""
@@ -249,17 +262,25 @@ def _check(reference: Scored, candidate: Scored, labels: NDArray[np.float32]) ->
 
 
 def _conclude(rows: Sequence[GateRow], margins: GateMargins) -> tuple[bool, str]:
-    named: dict[Verdict, list[str]] = {verdict: [] for verdict in VERDICTS}
+    found: dict[Verdict, list[GateRow]] = {verdict: [] for verdict in VERDICTS}
     for row in rows:
-        named[row.verdict].append(f"{row.metric} {row.finding}".strip())
-    open_rows = named["inconclusive"] + named["not_judged"]
-    if named["inferior"]:
-        return False, f"inferior beyond the margin: {', '.join(named['inferior'])}"
-    if not named["non_inferior"]:
+        found[row.verdict].append(row)
+    open_rows = _named(found["inconclusive"] + found["not_judged"])
+    if found["inferior"]:
+        return False, f"inferior beyond the margin: {_named(found['inferior'])}"
+    if not found["non_inferior"]:
         return False, "nothing could be shown on these films: every row is inconclusive or not judged"
     if open_rows and not margins.accept_inconclusive:
         advice = "add films, or set accept_inconclusive: true in the recipe"
-        return False, f"too few films to tell: {', '.join(open_rows)} ({advice})"
+        return False, f"too few films to tell: {open_rows} ({advice})"
     if open_rows:
-        return True, f"within the margins where the films can tell; accepted undecided: {', '.join(open_rows)}"
+        return True, f"within the margins where the films can tell; accepted undecided: {open_rows}"
     return True, "within every margin"
+
+
+def _named(rows: Sequence[GateRow]) -> str:
+    """Rows as a list in words, each metric of a finding once, with its operating points."""
+    points: dict[str, list[str]] = {}
+    for row in rows:
+        points.setdefault(f"{row.metric} {row.finding}".strip(), []).extend([row.point] if row.point else [])
+    return ", ".join(f"{name} at {' and '.join(at)}" if at else name for name, at in points.items())

@@ -55,8 +55,12 @@ def judge_precision(bench: Bench, student: Fitted, candidate: Fitted) -> Verdict
 
 def _compare(bench: Bench, reference: Scored, candidate: Scored, margins: GateMargins) -> GateReport:
     targets = bench.targets(bench.labelled("test"))
-    point = bench.recipe.operating_points[0].name
-    return compare(reference, candidate, targets, bench.heads, margins, point=point, seed=bench.recipe.seed)
+    return compare(reference, candidate, targets, bench.heads, margins, points=_points(bench), seed=bench.recipe.seed)
+
+
+def _points(bench: Bench) -> list[str]:
+    """Names of the operating points that are shipped."""
+    return [rule.name for rule in bench.recipe.operating_points]
 
 
 def figures(bench: Bench, models: Sequence[Scored]) -> list[dict[str, Any]]:
@@ -68,14 +72,19 @@ def figures(bench: Bench, models: Sequence[Scored]) -> list[dict[str, Any]]:
 def agreement(bench: Bench, fitted: Fitted) -> dict[str, Any]:
     """How far the engines are apart on the test films: largest difference of a probability, decisions that flip."""
     first, second = (fitted.test[family] for family in FAMILIES)
-    point = bench.recipe.operating_points[0].name
     return {
         "precision": fitted.artefact.precision,
         "engines": list(FAMILIES),
         "films": first.films,
         "largest_difference": float(np.abs(first.probabilities - second.probabilities).max()),
-        "flips": _flips(bench, first, second, point),
-        "flips_at_one_threshold": _flips(bench, first, second, point, shared=True),
+        "points": [
+            {
+                "name": point,
+                "flips": _flips(bench, first, second, point),
+                "flips_at_one_threshold": _flips(bench, first, second, point, shared=True),
+            }
+            for point in _points(bench)
+        ],
     }
 
 

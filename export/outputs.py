@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from edgecxr.export.bench import Bench
 from edgecxr.export.films import PURPOSES
+from edgecxr.export.libraries import versions
 from edgecxr.export.stages import Stage
 from edgecxr.export.strangers import STAGE as STRANGERS
 from edgecxr.export.strangers import strangers
@@ -50,8 +50,8 @@ class Outputs:
 
 def collect_outputs(bench: Bench, artefact: Artefact) -> Outputs:
     """Stage `scores-<precision>`: the artefact on every engine."""
-    libraries = {name: version(name) for name in FAMILIES.values()}
-    inputs = {"model": hashlib.sha256(artefact.model).hexdigest(), "libraries": libraries, **bench.labels}
+    model = hashlib.sha256(artefact.model).hexdigest()
+    inputs = {"model": model, "libraries": versions(*FAMILIES.values()), **bench.labels}
     others = strangers(bench)
 
     def run(place: Path) -> None:

@@ -8,14 +8,16 @@ from numpy.typing import NDArray
 
 from edgecxr.export import calibration, lint, qdq, to_fp16, to_int8
 from edgecxr.export.bench import Bench
+from edgecxr.export.libraries import versions
 from edgecxr.export.outputs import Artefact
 from edgecxr.export.stages import Stage, code_of
 from edgecxr.export.to_int8 import METHODS, OutputLoss, Quantized
 
-__all__ = ["calibration_rows", "make_fp16", "make_int8", "quantize_student"]
+__all__ = ["MEASURING", "calibration_rows", "make_fp16", "make_int8", "quantize_student"]
 
 MODEL = "model.onnx"
 REPORT = "report.json"
+MEASURING = ("onnx", "onnxruntime", "openvino")  # whose versions decide what calibration measures and chooses
 
 
 def make_fp16(bench: Bench, fp32: Artefact) -> Artefact:
@@ -26,7 +28,8 @@ def make_fp16(bench: Bench, fp32: Artefact) -> Artefact:
         lint.lint(model, "fp16")
         (place / MODEL).write_bytes(model)
 
-    folder = bench.workshop.run(Stage("fp16", run, {"code": code_of(to_fp16, lint)}, (fp32.stage,)))
+    inputs = {"code": code_of(to_fp16, lint), "libraries": versions("onnx", "onnxconverter-common")}
+    folder = bench.workshop.run(Stage("fp16", run, inputs, (fp32.stage,)))
     return Artefact("fp16", (folder / MODEL).read_bytes(), "fp16", "cast")
 
 
@@ -36,7 +39,8 @@ def make_int8(bench: Bench, fp32: Artefact) -> Artefact:
     def run(place: Path) -> None:
         write_quantized(place, quantize_student(bench, fp32.model))
 
-    inputs = {"code": code_of(calibration, qdq, to_int8, lint), **bench.calibration, **bench.labels}
+    own = {"code": code_of(calibration, qdq, to_int8, lint), "libraries": versions(*MEASURING)}
+    inputs = {**own, **bench.calibration, **bench.labels}
     folder = bench.workshop.run(Stage("int8", run, inputs, (fp32.stage, "data")))
     return Artefact("int8", (folder / MODEL).read_bytes(), "int8", json.loads((folder / REPORT).read_text())["method"])
 

@@ -2,23 +2,26 @@
 
 import subprocess
 from collections import Counter
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from edgecxr import __version__
 from edgecxr.export.bench import Bench
 from edgecxr.export.films import PURPOSES
+from edgecxr.export.libraries import versions
 from edgecxr.export.stages import digest_of
 
 __all__ = ["git_commit", "provenance"]
 
-LIBRARIES = ("numpy", "torch", "torchvision", "timm", "onnx", "onnxruntime", "openvino")
-
 
 def provenance(bench: Bench, recipe_text: str) -> dict[str, Any]:
-    """Plain JSON; no path and no name of a machine or a person is in it."""
-    recipe, dataset = bench.recipe, bench.films.dataset
+    """Plain JSON; no path and no name of a machine or a person is in it.
+
+    `libraries` are those with which the bundle was packed; `made_with` has, by stage that was taken up from an earlier
+    run, the versions that differ from them.
+    """
+    recipe, dataset, libraries = bench.recipe, bench.films.dataset, versions()
     return {
         "edgecxr": __version__,
         "commit": git_commit(Path(__file__).resolve().parent),
@@ -32,7 +35,8 @@ def provenance(bench: Bench, recipe_text: str) -> dict[str, Any]:
             item.head.name: _label_counts(bench, item.head.name) for item in recipe.heads if item.head.kind == "softmax"
         },
         "columns": bench.columns,
-        "libraries": {name: _version(name) for name in LIBRARIES},
+        "libraries": libraries,
+        "made_with": _made_with(bench, libraries),
     }
 
 
@@ -46,11 +50,14 @@ def _label_counts(bench: Bench, head: str) -> dict[str, dict[str, int]]:
     return counted
 
 
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "absent"
+def _made_with(bench: Bench, libraries: Mapping[str, str]) -> dict[str, Any]:
+    """By stage that was found done, and was made with others than `libraries`: what differs, or that nobody knows."""
+    found: dict[str, Any] = {}
+    for name, outcome in sorted(bench.workshop.outcomes.items()):
+        others = {key: made for key, made in outcome.libraries.items() if made != libraries.get(key)}
+        if others or not outcome.libraries:
+            found[name] = others or "not recorded"
+    return found
 
 
 def git_commit(folder: Path) -> str:

@@ -3,6 +3,9 @@
 A stage works in ``WORK/<name>-<digest12>.partial``, renamed to ``WORK/<name>-<digest12>`` when it is complete, so that
 a folder without `.partial` is always whole. An interrupted build loses one stage at most; a stage that is `resumable`
 finds what it had written (training checkpoints) when it is run again with the same inputs.
+
+Versions of libraries are an input where numbers are measured with them: scores, calibration, the choice of a student.
+A training is not run again for a new version; ``done.json`` has those that it was finished with, for the provenance.
 """
 
 import fcntl
@@ -19,6 +22,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from edgecxr.errors import StageError
+from edgecxr.export.libraries import versions
 from edgecxr.spec import CHAIN_VERSION
 
 __all__ = ["DONE", "Outcome", "Stage", "Workshop", "code_of", "digest_of", "sole_user"]
@@ -47,6 +51,7 @@ class Outcome:
     folder: Path
     seconds: float
     how: Literal["ran", "resumed", "cached"]
+    libraries: Mapping[str, str]  # versions with which the result was finished; empty where it was not written down
 
     def __str__(self) -> str:
         return f"{self.name}: {'cached' if self.how == 'cached' else f'{self.how} in {self.seconds:.1f} s'}"
@@ -106,15 +111,15 @@ class Workshop:
             return before.folder
         folder = self.folder / f"{stage.name}-{digest[:12]}"
         if _is_done(folder, digest):
-            return self._note(Outcome(stage.name, digest, folder, 0.0, "cached"))
+            return self._note(Outcome(stage.name, digest, folder, 0.0, "cached", _libraries_of(folder)))
         partial, resumed = _open_partial(folder, stage.resumable)
         start = time.perf_counter()
         stage.run(partial)
         seconds = time.perf_counter() - start
-        _finish(
-            partial, folder, {"stage": stage.name, "digest": digest, "inputs": inputs, "seconds": round(seconds, 3)}
-        )
-        return self._note(Outcome(stage.name, digest, folder, seconds, "resumed" if resumed else "ran"))
+        told = {"stage": stage.name, "digest": digest, "inputs": inputs, "seconds": round(seconds, 3)}
+        libraries = versions()
+        _finish(partial, folder, {**told, "libraries": libraries})
+        return self._note(Outcome(stage.name, digest, folder, seconds, "resumed" if resumed else "ran", libraries))
 
     def _inputs(self, stage: Stage) -> dict[str, Any]:
         missing = [name for name in stage.upstream if name not in self.outcomes]
@@ -143,6 +148,11 @@ def _is_done(folder: Path, digest: str) -> bool:
     except (OSError, ValueError, KeyError, TypeError):
         return False
     return bool(done.get("digest") == digest and sizes == done["files"])
+
+
+def _libraries_of(folder: Path) -> dict[str, str]:
+    """The versions with which a whole result was made; empty where it was made before they were written down."""
+    return dict(json.loads((folder / DONE).read_text()).get("libraries", {}))
 
 
 def _open_partial(folder: Path, resumable: bool) -> tuple[Path, bool]:

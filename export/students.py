@@ -15,9 +15,10 @@ from edgecxr.errors import StageError
 from edgecxr.export import lint, to_onnx
 from edgecxr.export.bench import Bench
 from edgecxr.export.distillation import distill
+from edgecxr.export.libraries import versions
 from edgecxr.export.live import live_teacher
 from edgecxr.export.outputs import Artefact
-from edgecxr.export.precisions import quantize_student
+from edgecxr.export.precisions import MEASURING, quantize_student
 from edgecxr.export.recipe import Pretrain
 from edgecxr.export.stages import Stage, code_of
 from edgecxr.export.student import Student, build_student
@@ -56,7 +57,8 @@ def choose_student(bench: Bench, fused: NDArray[np.float32]) -> tuple[str, Artef
         (place / RECORD).write_text(json.dumps(told, indent=1))
         (place / MODEL).write_bytes((folders[chosen] / MODEL).read_bytes())
 
-    measuring = {"slack": bench.recipe.student.loss_slack, **bench.calibration}
+    slack = bench.recipe.student.loss_slack
+    measuring = {"slack": slack, "libraries": versions(*MEASURING), **bench.calibration}
     inputs = {"of": list(names), **(measuring if len(names) > 1 else {})}
     folder = bench.workshop.run(Stage("student", run, inputs, tuple(f"onnx-{name}" for name in names)))
     chosen = str(json.loads((folder / RECORD).read_text())["chosen"])

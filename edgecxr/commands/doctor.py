@@ -99,8 +99,7 @@ def _kernels() -> list[Finding]:
 
 def _decoders() -> list[Finding]:
     wanted = {"pydicom": "DICOM headers", "imagecodecs": "JPEG, JPEG-LS, JPEG 2000, RLE, PNG, TIFF"}
-    decoders = [_package(name, f"decodes {what}", "fault") for name, what in wanted.items()]
-    return [*decoders, _package("pylibjpeg-rle", "writes RLE phantoms", "absent")]
+    return [_package(name, f"decodes {what}", "fault") for name, what in wanted.items()]
 
 
 def _package(name: str, what: str, lacking: State) -> Finding:

@@ -54,8 +54,10 @@ def evaluate(
         check_page(html)
     dataset = load_dataset(data, labels=labels, heads=opened.heads)
     wanted = wanted or _test_folds(opened, dataset)
+    warnings = _warnings_of_seen(opened, dataset, wanted)
+    for warning in warnings:
+        note(f"warning: {warning}")
     if wanted:
-        _warn_of_seen(opened, dataset, wanted)
         dataset = dataset.select(wanted)
     with opened.running() as running:
         answers, refused = _run(running, _labelled(dataset, opened.heads), quiet=as_json)
@@ -64,7 +66,8 @@ def evaluate(
         _write_page(html, opened, running, figures, counted(len(answers)))
     if as_json:
         used = sorted({film.fold for film in dataset.films})
-        print_json({"bundle": opened.digest, "engine": running.engine, "folds": used, "refused": refused, **figures})
+        told = {"bundle": opened.digest, "engine": running.engine, "folds": used, "warnings": warnings}
+        print_json({**told, "refused": refused, **figures})
     else:
         _print(figures, refused)
     if refused:
@@ -78,13 +81,15 @@ def _numbers(folds: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _built_folds(model: Evaluated, dataset: "Dataset") -> dict[str, list[int]]:
-    """Folds by purpose (train, validate, test) when the bundle was built on exactly this data, else none."""
-    origin = model.provenance
-    if origin.get("data_digest") != dataset.digest:
-        return {}
+def _is_built_on(model: Evaluated, dataset: "Dataset") -> bool:
+    """Whether this is exactly the data of the bundle's build: every film, every row."""
+    return bool(model.provenance.get("data_digest") == dataset.digest)
+
+
+def _built_folds(model: Evaluated) -> dict[str, list[int]]:
+    """Folds of the build's data by purpose (train, validate, test), none where the model does not say."""
     try:
-        folds = yaml.safe_load(str(origin.get("recipe_text", "")))["data"]["folds"]
+        folds = yaml.safe_load(str(model.provenance.get("recipe_text", "")))["data"]["folds"]
         return {purpose: [int(fold) for fold in folds[purpose]] for purpose in ("train", "validate", "test")}
     except (yaml.YAMLError, KeyError, TypeError, ValueError):
         return {}
@@ -92,21 +97,42 @@ def _built_folds(model: Evaluated, dataset: "Dataset") -> dict[str, list[int]]:
 
 def _test_folds(model: Evaluated, dataset: "Dataset") -> list[int]:
     """The folds to take when none is named: those that the build kept for testing; none for other data: all."""
-    test = _built_folds(model, dataset).get("test", [])
+    test = _built_folds(model).get("test", []) if _is_built_on(model, dataset) else []
     if test:
-        told = ", ".join(map(str, test))
-        note(f"the bundle was built on this data: evaluating on fold {told}, which its recipe kept for testing")
+        note(
+            f"the bundle was built on this data: evaluating on fold {_listed(test)}, which its recipe kept for testing"
+        )
     elif model.manifest is None:
         note("warning: a teacher does not say which folds it learned from; name one that it has not seen with --folds")
     return test
 
 
-def _warn_of_seen(model: Evaluated, dataset: "Dataset", wanted: list[int]) -> None:
-    """A note for folds whose films the build has learned from."""
-    built = _built_folds(model, dataset)
-    for purpose in ("train", "validate"):
-        if seen := sorted(set(wanted) & set(built.get(purpose, ()))):
-            note(f"warning: fold {', '.join(map(str, seen))} served to {purpose} this bundle; its figures are too good")
+def _warnings_of_seen(model: Evaluated, dataset: "Dataset", wanted: list[int]) -> list[str]:
+    """Folds of `wanted` (none: all) whose films the build has learned from; or that this cannot be told.
+
+    A bundle holds the digest of its data and no list of films, so one changed cell makes other data of the same films.
+    """
+    if model.manifest is None:
+        return []  # a teacher says nothing of folds: `_test_folds` told so
+    built = _built_folds(model)
+    if not built or not _is_built_on(model, dataset):
+        folds = "; ".join(f"{purpose} {_listed(numbers)}" for purpose, numbers in built.items())
+        told = f"the folds of the data that it was built on were: {folds}" if folds else "it does not name its folds"
+        return [
+            "cannot tell whether these films taught the bundle: no list of films travels in it, and its build is not "
+            f"known to be of exactly this data; {told}. On films that taught it, figures are too good"
+        ]
+    used = set(wanted) or {film.fold for film in dataset.films}
+    seen = {purpose: sorted(used & set(built[purpose])) for purpose in ("train", "validate")}
+    return [
+        f"fold {_listed(folds)} served to {purpose} this bundle; its figures are too good"
+        for purpose, folds in seen.items()
+        if folds
+    ]
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def _labelled(dataset: "Dataset", heads: tuple["HeadColumns", ...]) -> list[tuple["Film", dict[str, Any]]]:

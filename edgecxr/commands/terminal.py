@@ -26,7 +26,7 @@ __all__ = [
     "require_train",
 ]
 
-# The modules that a build imports, each with the name of its package.
+# The modules that a build or the demo imports, each with the name of its package.
 TRAIN = {
     "torch": "torch",
     "torchvision": "torchvision",
@@ -34,6 +34,7 @@ TRAIN = {
     "onnx": "onnx",
     "onnxconverter_common": "onnxconverter-common",
     "onnxscript": "onnxscript",
+    "rle": "pylibjpeg-rle",
 }
 
 P = ParamSpec("P")

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, generate_uid
-from rle.utils import encode_pixel_data
 
+from edgecxr.errors import EngineError
 from edgecxr.radiograph import Lut, Radiograph, Window
 
 __all__ = ["MODALITIES", "SYNTAXES", "turned", "write_dicom"]
@@ -184,7 +184,11 @@ def _set_pixels(file: FileDataset, film: Radiograph, syntax: Syntax) -> None:
 
 
 def _rle(pixels: Pixels) -> bytes:
-    """One DICOM RLE frame (PS3.5 G)."""
+    """One DICOM RLE frame (PS3.5 G). Raises EngineError where its encoder is not installed, as in the runtime alone."""
+    try:
+        from rle.utils import encode_pixel_data
+    except ModuleNotFoundError as error:
+        raise EngineError('RLE is written by pylibjpeg-rle: pip install "edgecxr[train]"') from error
     encoded: bytes = encode_pixel_data(
         pixels.astype(pixels.dtype.newbyteorder("<")).tobytes(),
         byteorder="<",

@@ -154,11 +154,20 @@ def chosen_models(models: Sequence[Json]) -> list[Json]:
 
 
 def gate_reports(gate: Any, evaluation: Json | Sequence[Json] | None) -> list[Json]:
-    """Comparisons as JSON: those given (a GateReport or its JSON, one or many), else those of the evaluation."""
+    """Comparisons as JSON: those given (a GateReport or its JSON, one or many), else those of the evaluation.
+
+    A row at an operating point names it with its finding; rows of bundles built before had but one and do not say it.
+    """
     if gate is None:
-        return list(evaluation.get("gate") or ()) if isinstance(evaluation, Mapping) else []
-    given = [gate] if isinstance(gate, Mapping) or hasattr(gate, "to_json") else list(gate)
-    return [item if isinstance(item, Mapping) else item.to_json() for item in given]
+        given = list(evaluation.get("gate") or ()) if isinstance(evaluation, Mapping) else []
+    else:
+        given = [gate] if isinstance(gate, Mapping) or hasattr(gate, "to_json") else list(gate)
+    reports = [item if isinstance(item, Mapping) else item.to_json() for item in given]
+    return [{**report, "rows": [_at_point(row) for row in report["rows"]]} for report in reports]
+
+
+def _at_point(row: Json) -> Json:
+    return {**row, "finding": f"{row['finding']}, {row['point']}"} if row.get("point") else row
 
 
 def worse_sign(metric: str) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import edgecxr
 from edgecxr.bundle import Bundle, Golden, default_bundle_path
 from edgecxr.bundle.archive import LIMIT_BYTES, pack, unpack
 from edgecxr.bundle.arrays import dump
@@ -344,5 +345,6 @@ def test_a_failed_write_leaves_the_old_bundle(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_shipped_bundle_is_looked_for_in_the_package() -> None:
-    assert default_bundle_path().parts[-3:] == ("edgecxr", "models", "covid3.cxr")
+def test_the_shipped_bundle_is_in_the_package() -> None:
+    assert default_bundle_path() == Path(edgecxr.__file__).parent / "models" / "covid3.cxr"
+    assert default_bundle_path().is_file()

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -67,10 +68,10 @@ def test_a_faithful_copy_passes_every_row() -> None:
     assert report.comparison == "int8 against student fp32"
     assert [row.metric for row in report.rows if row.finding == "covid"] == [
         "auroc",
+        "ece",
         "sensitivity",
         "specificity",
         "flip_rate",
-        "ece",
         "cam_correlation",
         "cam_pointing",
     ]
@@ -133,6 +134,65 @@ def test_other_heatmaps_fail_though_the_scores_are_the_same() -> None:
     assert judged(report, "cam_correlation").verdict == "inferior"
     assert judged(report, "cam_pointing").verdict == "inferior"
     assert judged(report, "auroc").verdict == "non_inferior"
+
+
+RULES = (OperatingRule(sensitivity=0.9), OperatingRule(name="balanced", youden=True))
+
+
+def pointed(name: str, logits: NDArray[np.float64], rules: Sequence[OperatingRule] = RULES) -> Scored:
+    """With a threshold for each rule, derived on all films."""
+    plain = scored(name, logits, TRUTH)
+    points = [
+        derive_operating_point(
+            finding, plain.probabilities[:, i], i == TRUTH, rule, precision="fp32", engine="onnxruntime-cpu"
+        )
+        for i, finding in ((1, "covid"), (2, "pneumonia"))
+        for rule in rules
+    ]
+    return replace(plain, points=tuple(points))
+
+
+def test_every_shipped_operating_point_is_judged() -> None:
+    """A candidate that is as good at the first point and worse at the second one does not pass."""
+    reference = pointed("fp32", LOGITS)
+    moved = tuple(
+        point.model_copy(update={"threshold": 0.9}) if (point.name, point.finding) == ("balanced", "covid") else point
+        for point in reference.points
+    )
+    report = compare(
+        reference, replace(reference, points=moved), {"chest": TRUTH}, (HEAD,), points=["screening", "balanced"]
+    )
+    rows = {(row.metric, row.finding, row.point): row for row in report.rows}
+    assert len(rows) == len(report.rows)
+    for finding in HEAD.findings:
+        assert [row.metric for row in report.rows if (row.finding, row.point) == (finding, "")] == ["auroc", "ece"]
+        for point in ("screening", "balanced"):
+            assert {row.metric for row in report.rows if (row.finding, row.point) == (finding, point)} == {
+                "sensitivity",
+                "specificity",
+                "flip_rate",
+            }
+    assert rows["sensitivity", "covid", "screening"].verdict == "non_inferior"
+    assert rows["sensitivity", "covid", "balanced"].verdict == "inferior"
+    called = [
+        side.probabilities[:, 1] >= threshold
+        for side, threshold in ((reference, reference.threshold("covid", "balanced")), (reference, 0.9))
+    ]
+    assert rows["flip_rate", "covid", "balanced"].candidate == (called[0] != called[1]).mean()
+    assert not report.passed
+    assert report.reason == "inferior beyond the margin: sensitivity covid at balanced, flip_rate covid at balanced"
+
+
+def test_points_with_the_same_thresholds_share_their_rows() -> None:
+    twice = pointed("fp32", LOGITS, (*RULES, OperatingRule(name="triage", sensitivity=0.9)))
+    few_films = GateMargins(sensitivity=0.001, accept_inconclusive=True)
+    names = ["screening", "balanced", "triage"]
+    report = compare(twice, twice, {"chest": TRUTH}, (HEAD,), few_films, points=names)
+    assert [row.point for row in report.rows if (row.metric, row.finding) == ("sensitivity", "covid")] == [
+        "screening and triage",
+        "balanced",
+    ]
+    assert "sensitivity covid at screening and triage and balanced, sensitivity pneumonia at" in report.reason
 
 
 def few(count: int) -> tuple[Scored, Scored, dict[str, NDArray[np.int64]]]:
@@ -204,6 +264,7 @@ def test_the_report_is_json() -> None:
     assert len(again["rows"]) == len(report.rows)
     assert again["rows"][0].keys() == {
         "metric", "finding", "films", "reference", "candidate", "difference", "margin", "verdict", "detail",
+        "point",
     }  # fmt: skip
 
 
@@ -218,6 +279,6 @@ def test_what_cannot_be_compared_is_refused() -> None:
     with pytest.raises(StageError, match="student fp32 has cam and int8 has none"):
         against(scored("int8", LOGITS, TRUTH))
     with pytest.raises(StageError, match="has no threshold triage/covid"):
-        compare(REFERENCE, REFERENCE, {"chest": TRUTH}, (HEAD,), point="triage")
+        compare(REFERENCE, REFERENCE, {"chest": TRUTH}, (HEAD,), points=["screening", "triage"])
     with pytest.raises(StatisticsError, match="no targets for head"):
         compare(REFERENCE, REFERENCE, {}, (HEAD,))

@@ -12,8 +12,10 @@ pytest.importorskip("torch")
 
 from edgecxr.bundle import Bundle  # noqa: E402
 from edgecxr.errors import StageError  # noqa: E402
+from edgecxr.export.libraries import versions  # noqa: E402
 from edgecxr.export.pipeline import Build, Built  # noqa: E402
 from edgecxr.export.recipe import load_recipe  # noqa: E402
+from edgecxr.export.stages import DONE  # noqa: E402
 from edgecxr.phantom import chest  # noqa: E402
 from edgecxr.runtimes.screener import Screener  # noqa: E402
 
@@ -49,6 +51,7 @@ gate: &wide
   {auroc: 0.9, sensitivity: 0.99, specificity: 0.99, flip_rate: 0.99, ece: 0.9, cam_correlation: 0.01,
    cam_pointing: 0.01, refusal_flips: 0.99, minimum_films: 2, accept_inconclusive: true}
 student_gate: *wide
+operating_points: [{name: screening, sensitivity: 0.9}, {name: balanced, youden: true}]
 golden: {frames: 3, size: 64}
 card: {intended_use: tests, limits: all, data: drawn films}
 """
@@ -121,6 +124,8 @@ def test_the_bundle_says_where_it_comes_from(first: tuple[Built, list[str]]) -> 
     assert origin["recipe_text"] == RECIPE
     assert origin["data"] == "phantoms"
     assert origin["student"] == "resnet10t"
+    assert origin["libraries"] == versions()
+    assert origin["made_with"] == {}
     assert sum(origin["films"].values()) == 120
     assert "Research software" in bundle.card()
     assert not re.search(r"(?<![.\d])120(?!\d)", bundle.card())  # the films of the build; 0.120 may be a limit
@@ -135,6 +140,9 @@ def test_the_evaluation_has_every_model_on_every_engine(first: tuple[Built, list
     assert [row["precision"] for row in told["agreement"]] == ["fp32", "fp16", "int8"]
     assert told["agreement"][0]["largest_difference"] < 1e-4
     assert len(told["gate"]) == 5
+    judged = {name for report in told["gate"] for row in report["rows"] for name in row["point"].split(" and ")}
+    assert judged - {""} == {"screening", "balanced"}
+    assert all([point["name"] for point in row["points"]] == ["screening", "balanced"] for row in told["agreement"])
     possible = {"built"} if find_spec("tensorrt_rtx") else {"built", "absent"}  # TensorRT itself wants a GPU
     assert {row["tensorrt"]["outcome"] for row in told["precisions"]} <= possible
 
@@ -152,6 +160,21 @@ def test_the_same_recipe_gives_the_same_bytes(folder: Path, first: tuple[Built, 
     again, told = build(folder, RECIPE)
     assert Bundle.open(again.path).digest == before
     assert all(line.endswith("cached") for line in told if not line.startswith(("gate", "films: ")))
+
+
+def test_a_stage_of_older_libraries_is_told_of_or_made_anew(folder: Path, first: tuple[Built, list[str]]) -> None:
+    """Weights stay, and the provenance says what they were made with; what was measured is keyed by its engines."""
+    stages = {outcome.name: outcome.folder for outcome in build(folder, RECIPE)[0].stages}
+    for name, libraries in (("fuse", {**versions(), "torch": "2.0"}), ("teacher-trained", {})):
+        done = json.loads((stages[name] / DONE).read_text())
+        (stages[name] / DONE).write_text(json.dumps({**done, "libraries": libraries}))
+    built, _ = build(folder, RECIPE)
+    assert {outcome.how for outcome in built.stages} == {"cached"}
+    told = Bundle.open(built.path).manifest.provenance
+    assert told["made_with"] == {"fuse": {"torch": "2.0"}, "teacher-trained": "not recorded"}
+    for name, library in (("int8", "onnxruntime"), ("scores-int8", "openvino"), ("fp16", "onnxconverter-common")):
+        inputs = json.loads((stages[name] / DONE).read_text())["inputs"]["inputs"]
+        assert inputs["libraries"][library] == versions(library)[library]
 
 
 def test_a_student_that_fell_behind_is_not_packed(folder: Path, first: tuple[Built, list[str]]) -> None:

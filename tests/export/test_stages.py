@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgecxr.errors import StageError
+from edgecxr.export.libraries import versions
 from edgecxr.export.stages import DONE, Outcome, Stage, Workshop, code_of, digest_of, sole_user
 
 
@@ -44,6 +45,20 @@ def test_done_json_says_what_the_result_came_from(tmp_path: Path) -> None:
     assert done["inputs"]["inputs"] == {"kind": "equal"}
     assert done["inputs"]["upstream"] == {"teach": workshop.outcomes["teach"].digest}
     assert done["files"] == {"result.txt": 1}
+
+
+def test_a_result_says_with_which_libraries_it_was_made(tmp_path: Path) -> None:
+    """A training of last year is taken up, and not said to be of the library of today."""
+    first = Workshop(tmp_path)
+    place = first.run(Stage("teach", write("t")))
+    assert first.outcomes["teach"].libraries == versions()
+    done = json.loads((place / DONE).read_text())
+    for told in ({**versions(), "numpy": "1.0"}, {}):
+        (place / DONE).write_text(json.dumps({**done, "libraries": told}))
+        later = Workshop(tmp_path)
+        later.run(Stage("teach", write("t")))
+        assert later.outcomes["teach"].how == "cached"
+        assert later.outcomes["teach"].libraries == told
 
 
 def test_a_damaged_result_is_made_anew(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_an_engine_that_does_not_reproduce_the_packages_own_leaves_the_installed
     def fails(bundle: Bundle) -> None:
         raise EngineError("no engine can run this bundle here")
 
-    with pytest.raises((EngineError, BundleError), match=r"no engine can run|covid3\.cxr: cannot be read"):
+    with pytest.raises(EngineError, match="no engine can run"):
         rollback(tmp_path, prove=fails)
     assert current(tmp_path) == first
 
@@ -217,8 +217,6 @@ def test_a_trusted_signature_travels(bundles: list[Path], tmp_path: Path) -> Non
 
 
 def test_the_packages_own_bundle_can_be_installed(tmp_path: Path) -> None:
-    if not default_bundle_path().exists():
-        pytest.skip("the package has no bundle here")
     assert install(tmp_path, default_bundle_path()).changed
 
 

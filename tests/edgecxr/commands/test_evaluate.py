@@ -51,7 +51,7 @@ def test_evaluate_takes_the_test_folds_of_the_data_it_was_built_on(run: Any, tin
     own = tiny_build.write(tmp_path / "own.cxr", provenance=origin)
     done = run("evaluate", own, "--data", ".", "--json")
     told = json.loads(done.stdout)
-    assert (told["folds"], told["films"]) == ([2], 6)
+    assert (told["folds"], told["films"], told["warnings"]) == ([2], 6, [])
     assert "evaluating on fold 2, which its recipe kept for testing" in done.stderr
     done = run("evaluate", own, "--data", ".", "--json", "--folds", "0,2")
     assert json.loads(done.stdout)["folds"] == [0, 2]
@@ -59,7 +59,13 @@ def test_evaluate_takes_the_test_folds_of_the_data_it_was_built_on(run: Any, tin
     other = tiny_build.write(tmp_path / "other.cxr")
     done = run("evaluate", other, "--data", ".", "--json")
     assert json.loads(done.stdout)["folds"] == [0, 1, 2]
-    assert "warning" not in done.stderr
+    assert "it does not name its folds. On films that taught it" in done.stderr
+    (tmp_path / "labels.csv").write_text("\n".join([*rows[:-1], rows[-1].replace("p17", "p18")]) + "\n")
+    done = run("evaluate", own, "--data", ".", "--json", "--folds", "0")
+    (warning,) = json.loads(done.stdout)["warnings"]
+    assert warning.startswith("cannot tell whether these films taught the bundle: ")
+    assert "were: train 0; validate 1; test 2. On films that taught it, figures are too good" in warning
+    assert f"warning: {warning}" in done.stderr
 
 
 @pytest.mark.train

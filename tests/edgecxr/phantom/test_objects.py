@@ -1,3 +1,4 @@
+import sys
 from dataclasses import replace
 
 import imagecodecs
@@ -5,6 +6,7 @@ import numpy as np
 import pydicom
 import pytest
 
+from edgecxr.errors import EngineError
 from edgecxr.phantom import MODALITIES, SYNTAXES, chest, turned, write_dicom
 from edgecxr.radiograph import Lut, Window
 
@@ -82,6 +84,15 @@ def test_the_film_may_bring_its_own_identity(tmp_path):
     file = pydicom.dcmread(write_dicom(film, tmp_path / "a.dcm"))
     assert (file.SOPInstanceUID, file.PatientID) == ("1.2.3", "P-7")
     assert file.file_meta.MediaStorageSOPInstanceUID == "1.2.3"
+
+
+def test_only_rle_needs_its_encoder(tmp_path, monkeypatch):
+    """The runtime alone has no pylibjpeg-rle: everything else is written there too."""
+    monkeypatch.setitem(sys.modules, "rle.utils", None)
+    with pytest.raises(EngineError, match=r'RLE is written by pylibjpeg-rle: pip install "edgecxr\[train\]"'):
+        write_dicom(chest(0, size=32), tmp_path / "a.dcm", syntax="rle")
+    for syntax in set(SYNTAXES) - {"rle"}:
+        write_dicom(chest(0, size=32), tmp_path / f"{syntax}.dcm", syntax=syntax)
 
 
 def test_unknown_names_are_refused_with_the_choices(tmp_path):

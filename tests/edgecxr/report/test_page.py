@@ -198,6 +198,20 @@ def test_the_gate_may_come_as_reports(tmp_path, scored):
         assert text.count('class="forest"') == sum(row.difference is not None for row in gate.rows)
 
 
+def test_a_row_of_the_gate_names_its_operating_point(tmp_path, scored):
+    labels, models = scored
+    told = compare(models[0], models[1], {"finding": labels}, [HEAD], samples=20).to_json()
+    finding = HEAD.findings[0]
+    now = write_report(tmp_path / "r.html", title="t", gate=told).read_text("utf-8")
+    assert now.count(f"<td>{finding}, screening</td>") == 3
+    assert f"<td>{finding}</td>" in now
+    for row in told["rows"]:
+        del row["point"]  # as bundles have it that were built when one point was judged
+    before = write_report(tmp_path / "r.html", title="t", gate=told).read_text("utf-8")
+    assert f"<td>{finding}, screening</td>" not in before
+    assert before.count('class="forest"') == now.count('class="forest"')
+
+
 def test_an_empty_report_has_no_sections(tmp_path):
     text = write_report(tmp_path / "r.html", title="Nothing").read_text("utf-8")
     assert "<section" not in text
