@@ -196,7 +196,7 @@ def test_words_that_may_name_a_patient_are_in_the_spool_alone(
     box = run(stack, site, pacs=pacs.port)
     until(lambda: not site.spool.due(time.time(), 8))
     (delivery,) = site.spool.due(time.time() + 1e6, 8)
-    assert delivery.error == "0xC123 cannot understand: no order for Doe^Jane"
+    assert delivery.error == "0xC123 cannot understand: 'no order for Doe^Jane'"
     assert box.states()[0].error == "the sr of image 1 was not delivered; edgecxr queue show 1 says why"
     assert "Doe" not in caplog.text
 
