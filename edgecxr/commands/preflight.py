@@ -192,7 +192,7 @@ def _bundle(config: "NodeConfig") -> Iterator[Line]:
     from edgecxr.runtimes.screener import Screener
 
     try:
-        path = choose(config)
+        path = choose(config).path
         yield Line("bundle", "ok", f"{path} is whole and trusted")
     except BundleError as error:
         yield Line("bundle", "wrong", str(error))
