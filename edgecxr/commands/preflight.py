@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -120,7 +121,28 @@ def _watched(config: "NodeConfig") -> Iterator[Line]:
         line = _writable("watched folder", section.folder)
         if line.verdict == "ok" and not section.folder.exists():
             line = Line(line.topic, "warning", f"{section.folder} is absent; the node waits for it: create it")
-        yield line
+        yield _settling(line, section.folder) if line.verdict == "ok" else line
+
+
+def _settling(line: Line, folder: Path) -> Line:
+    """The line, with what waits there longer than `settle_s`: files of which nobody tells who still writes them."""
+    from edgecxr.runtimes.node.lease import is_written, tells_of_others
+    from edgecxr.runtimes.node.watch import UNTOLD_S
+
+    waits = f"taken when they have not changed for {UNTOLD_S:.0f} s"
+    with tempfile.NamedTemporaryFile(prefix=".edgecxr-probe", dir=folder) as probe:
+        descriptor = os.open(probe.name, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            told = is_written(descriptor) is not None
+        finally:
+            os.close(descriptor)
+    if not told:
+        why = "the disk does not tell whether a file there is still being written"
+        return Line(line.topic, "warning", f"{line.detail}; {why}: files are {waits}")
+    if not tells_of_others():
+        why = "unless the node has CAP_LEASE, which this check has not"
+        return Line(line.topic, "ok", f"{line.detail}; files of other users are {waits}, {why}")
+    return line
 
 
 def _ports(config: "NodeConfig") -> Iterator[Line]:
@@ -170,7 +192,7 @@ def _bundle(config: "NodeConfig") -> Iterator[Line]:
     from edgecxr.runtimes.screener import Screener
 
     try:
-        path = choose(config)
+        path = choose(config).path
         yield Line("bundle", "ok", f"{path} is whole and trusted")
     except BundleError as error:
         yield Line("bundle", "wrong", str(error))

@@ -45,12 +45,19 @@ class Node:
         Raises ConfigError, BundleError (not trusted, not whole), SpoolError.
         """
         self.config = config
-        bundle = choose(config)
+        chosen = choose(config)
         self.metrics_of_parts = Metrics()
         self.spool = Spool(config.folder / "spool", config.spool)
         self._outgoing = config.folder / "outgoing"
-        self.workers = Workers(self.spool, config.screening, bundle, self.metrics_of_parts, config.destinations)
-        self.models = Models(config, self.workers, bundle)
+        self.workers = Workers(
+            self.spool,
+            config.screening,
+            chosen.path,
+            self.metrics_of_parts,
+            config.destinations,
+            digest=chosen.digest,
+        )
+        self.models = Models(config, self.workers, chosen)
         dicom, http = config.dicom, config.http
         self.receiver = None if dicom is None else Receiver(self.spool, dicom)
         self.reporter = None if dicom is None else CommitmentReporter(self.spool, dicom)
@@ -62,7 +69,7 @@ class Node:
         self._rounds = Rounds(
             (
                 ("the proof of the engines", config.health.prove_every_s, self.monitor.prove),
-                ("following the installed bundle", FOLLOW_S, self.models.follow),
+                ("following the bundle", FOLLOW_S, self.models.follow),
                 ("tidying the spool", RETENTION_S, self._tidy),
             )
         )

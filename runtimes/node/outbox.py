@@ -44,7 +44,7 @@ class DestinationState:
     name: str
     sent: int = 0
     failures: int = 0  # in a row, to reach it at all
-    error: str = ""  # "" when the last attempt went well
+    error: str = ""  # "" when the last attempt went well; it names no patient
     retry: float = 0.0  # when it is tried again (unix s), where it was not reached
 
 
@@ -161,18 +161,29 @@ class _Route(threading.Thread):
     def _send(self, built: list[tuple["Delivery", Path]]) -> None:
         paths = [path for _, path in built]
         waiting = {path: delivery for delivery, path in built}
+
+        def settle(result: SendResult) -> None:
+            self._settle(waiting[result.file], result)
+            del waiting[result.file]
+
         try:
             send(
                 paths,
                 self.peer,
                 self.means.calling_ae,
-                progress=lambda result: self._settle(waiting.pop(result.file), result),
+                progress=settle,
                 timeout_s=self.means.timeout_s,
                 calls=self.means.calls,
             )
         except SendError as error:
             if not self.stopping.is_set():
                 self._unreached(list(waiting.values()), str(error))
+            return
+        except Exception as error:  # over the first of them that has no answer: the others are due as before
+            if not waiting or self.stopping.is_set():
+                raise
+            LOG.exception("outbox %s: a fault of ours", self.destination)
+            self._postpone(next(iter(waiting.values())), f"internal error: {place(error)}")
             return
         if self.state.failures:
             LOG.info("outbox %s: reached again", self.destination)
@@ -188,10 +199,11 @@ class _Route(threading.Thread):
             self._postpone(delivery, result.error)
 
     def _postpone(self, delivery: "Delivery", error: str) -> None:
-        """Keep the peer's words in the spool; they may name a patient, so the log has the number only."""
+        """Keep the peer's words in the spool; they may name a patient, so log and state have numbers only."""
         wait = delay_s(delivery.attempts + 1)
         LOG.warning("outbox %s: delivery %d failed, again in %.0f s", self.destination, delivery.id, wait)
-        self.state = replace(self.state, error=error)
+        told = f"the {delivery.kind} of image {delivery.image} was not delivered; edgecxr queue show {delivery.image}"
+        self.state = replace(self.state, error=f"{told} says why")
         with self._outstanding():
             self.spool.postpone(delivery.id, error, time.time() + wait)
 

@@ -20,6 +20,7 @@ from edgecxr.errors import BundleError, EngineError, KernelError, RefusalReason
 from edgecxr.runtimes.node.following import Following, Teller
 
 if TYPE_CHECKING:
+    from edgecxr.bundle import Bundle
     from edgecxr.runtimes.compiler import Attempt, Successors
     from edgecxr.runtimes.screener import Screener
     from edgecxr.runtimes.screening import Screening
@@ -34,7 +35,7 @@ CLOSE_TIMEOUT_S = 2.0
 
 @dataclass(frozen=True)
 class Setup:
-    """What a child opens."""
+    """What a child opens: the bundle that was checked, and no other that was put in its place since."""
 
     bundle: Path
     engine: str = "auto"
@@ -42,6 +43,7 @@ class Setup:
     point: str | None = None
     threads: int = 0
     successors: "Successors | None" = None  # None: those that this machine can have
+    digest: str | None = None  # of the bundle that was checked; None: whatever lies there
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ def _child(pipe: Connection, news: Connection, setup: Setup) -> None:
 
     options: dict[str, Any] = {"threads": setup.threads, "successors": setup.successors, "tell": Teller(news)}
     try:
-        screener = Screener(setup.bundle, setup.engine, setup.precision, setup.point, **options)
+        screener = Screener(_bundle(setup), setup.engine, setup.precision, setup.point, **options)
     except Exception as error:
         _send(pipe, Fault("machine", str(error) or type(error).__name__))
         return
@@ -145,6 +147,19 @@ def _child(pipe: Connection, news: Connection, setup: Setup) -> None:
         _send(pipe, _origin(screener))
         while (request := _receive(pipe)) is not None:
             _send(pipe, answer(screener, request))
+
+
+def _bundle(setup: Setup) -> "Bundle":
+    """What was checked, and nothing that has been put in its place since. Raises BundleError."""
+    from edgecxr.bundle import Bundle
+
+    bundle = Bundle.open(setup.bundle)
+    if setup.digest not in (None, bundle.digest):
+        raise BundleError(
+            f"{setup.bundle}: holds bundle {bundle.digest[:12]}, wanted {str(setup.digest)[:12]}, which was checked: "
+            "the file was overwritten; put that one back, or a signed one, which the node takes into use by itself"
+        )
+    return bundle
 
 
 def _origin(screener: "Screener") -> Origin:

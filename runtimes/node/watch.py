@@ -1,15 +1,14 @@
 """A watched folder: files that are put there become images of the spool, and then leave it."""
 
-import fcntl
 import logging
 import mmap
 import os
 import re
-import signal
 import stat
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,17 +18,19 @@ from edgecxr.read.dicom import is_dicom, open_dataset
 from edgecxr.read.guard import DEFAULT
 from edgecxr.runtimes.node.config import WatchSection
 from edgecxr.runtimes.node.images import Arrival
-from edgecxr.runtimes.node.outbox import delay_s
+from edgecxr.runtimes.node.lease import is_written
+from edgecxr.runtimes.node.outbox import delay_s, place
 
 if TYPE_CHECKING:
     from edgecxr.runtimes.node.parts import Part
     from edgecxr.runtimes.node.spool import Spool
 
-__all__ = ["Watcher", "read_uids"]
+__all__ = ["UNTOLD_S", "Watcher", "read_uids"]
 
 LOG = logging.getLogger(__name__)
 CHUNK = 1 << 20  # bytes
 UNFINISHED = (".part", ".tmp", ".partial", ".filepart", ".crdownload")  # what copying programs call a file meanwhile
+UNTOLD_S = 60.0  # without change, where the system does not tell whether a program still writes a file
 EMPTY_FACTOR = 10  # an empty file waits as many times longer: it is mostly one that is about to be written
 UID = re.compile(r"[0-9.]{1,64}")
 
@@ -52,8 +53,10 @@ class Watcher(threading.Thread):
     """Looks into one folder and its subfolders every `poll_s` seconds.
 
     A file is taken when its size and time have not changed for `settle_s` seconds and no program of this machine has
-    it open for writing. Hidden names, links and names such as ``*.part`` are left alone. Its bytes are durable in the
-    spool before it is removed. What cannot be taken stays, is named in `problems`, and is tried again ever less often.
+    it open for writing; where the system does not tell that, when they have not changed for `UNTOLD_S` seconds. Hidden
+    names, links and names such as ``*.part`` are left alone. Its bytes are durable in the spool before it is removed.
+    What has changed by then, or is being written again, is not removed: it is another file. What cannot be taken stays,
+    is named in `problems`, and is tried again ever less often.
     """
 
     def __init__(self, spool: "Spool", section: WatchSection) -> None:
@@ -64,6 +67,7 @@ class Watcher(threading.Thread):
         self._sights: dict[Path, _Sight] = {}
         self._unlisted: dict[Path, str] = {}
         self._full = ""
+        self._untold = False  # somebody was told that it cannot be told who writes
         self._stopping = threading.Event()
 
     def run(self) -> None:
@@ -139,14 +143,15 @@ class Watcher(threading.Thread):
     def _take(self, path: Path, sight: _Sight) -> None:
         """Bytes into the spool, durably; then remove the file. Raises SpoolFull."""
         try:
-            if not sight.taken:
-                if not self._copy(path, sight):
-                    return
-                sight.taken = True
-                self.taken += 1
-            if _signature(os.lstat(path)) != sight.signature:
-                return  # replaced meanwhile: it is another file, for the next round
-            os.unlink(path)
+            with self._opened(path, sight) as descriptor:
+                if not sight.taken:
+                    if not self._copy(descriptor, path, sight):
+                        return
+                    sight.taken = True
+                    self.taken += 1
+                if self._may_be_written(descriptor, sight) or _signature(os.lstat(path)) != sight.signature:
+                    return  # it is another file, or will be: for another round
+                os.unlink(path)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -156,27 +161,50 @@ class Watcher(threading.Thread):
             raise
         except EdgeCxrError as error:
             self._report(sight, str(error))
+        except Exception as error:  # of one file: the others go on
+            LOG.exception("watched folder %s: a fault of ours", self.section.folder)
+            self._report(sight, f"internal error: {place(error)}")
 
-    def _copy(self, path: Path, sight: _Sight) -> bool:
-        """Whether the file is in the spool now; not, where it is still being written or changed on the way."""
+    @contextmanager
+    def _opened(self, path: Path, sight: _Sight) -> Iterator[int]:
         limit = self.spool.limits.max_object_mb
         if sight.signature[2] > limit * 1_000_000:
             raise ObjectTooLarge(f"{sight.signature[2]:,} bytes; spool.max_object_mb allows {limit:,} MB")
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode) or _is_written(descriptor):
-                return False
-            with self.spool.part() as part:
-                while chunk := os.read(descriptor, CHUNK):
-                    part.write(chunk)
-                    if self._stopping.is_set():
-                        return False
-                if _signature(os.fstat(descriptor)) != sight.signature or part.size != sight.signature[2]:
-                    return False
-                self._commit(part, path)
+            yield descriptor
         finally:
             os.close(descriptor)
+
+    def _copy(self, descriptor: int, path: Path, sight: _Sight) -> bool:
+        """Whether the file is in the spool now; not, where it is still being written or changed on the way."""
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode) or self._may_be_written(descriptor, sight):
+            return False
+        with self.spool.part() as part:
+            while chunk := os.read(descriptor, CHUNK):
+                part.write(chunk)
+                if self._stopping.is_set():
+                    return False
+            if _signature(os.fstat(descriptor)) != sight.signature or part.size != sight.signature[2]:
+                return False
+            self._commit(part, path)
         return True
+
+    def _may_be_written(self, descriptor: int, sight: _Sight) -> bool:
+        """Whether more of the file may come: a program has it open for writing, or may have, and changed it of late."""
+        written = is_written(descriptor)
+        if written is not None:
+            return written
+        if not self._untold:
+            self._untold = True
+            LOG.warning(
+                "watched folder %s: whether a file there is still being written cannot be told (it is another user's "
+                "and the node has no CAP_LEASE, or the disk has no leases): such files are taken when they have not "
+                "changed for %.0f s",
+                self.section.folder,
+                UNTOLD_S,
+            )
+        return time.monotonic() - sight.since < UNTOLD_S
 
     def _commit(self, part: "Part", path: Path) -> None:
         sop_class, sop_instance, syntax = read_uids(part.path)
@@ -218,25 +246,6 @@ def read_uids(path: Path) -> tuple[str, str, str]:
 
 def _signature(status: os.stat_result) -> Signature:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _is_written(descriptor: int) -> bool:
-    """Whether a program has the file open for writing, where the system can tell: on a local disk, for our own files.
-
-    Linux grants a read lease only on what nobody writes (fcntl(2)). A writer that comes within the microseconds of the
-    lease waits for its end; it would be announced by SIGIO, which ends a process, so by SIGURG, which does nothing.
-    """
-    if not hasattr(fcntl, "F_SETLEASE"):
-        return False
-    try:
-        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    except BlockingIOError:
-        return True
-    except OSError:
-        pass  # a network share, or another user's file
-    return False
 
 
 def _shown(path: Path) -> str:

@@ -31,8 +31,11 @@ class Workers:
         bundle: Path,
         metrics: Metrics,
         destinations: Sequence[DestinationSection] = (),
+        *,
+        digest: str | None = None,
     ) -> None:
-        setup = Setup(bundle, settings.engine, settings.precision, settings.point, settings.threads)
+        """`digest` is that of the bundle that was checked; a process that finds another does not serve."""
+        setup = Setup(bundle, settings.engine, settings.precision, settings.point, settings.threads, digest=digest)
         self._shared = Shared(spool, settings, setup, metrics, tuple(destinations))
         self._fresh: list[ScreeningProcess] = []  # being opened by `swap`
         self._workers = [Worker(f"worker-{number}", self._shared) for number in range(1, settings.workers + 1)]
@@ -79,12 +82,13 @@ class Workers:
         end = time.monotonic() + limit
         return [f"{worker.name}: {said}" for worker, proof in asked if (said := _said(worker, proof, end))]
 
-    def swap(self, bundle: Path) -> Origin:
+    def swap(self, bundle: Path, digest: str | None = None) -> Origin:
         """Open and prove `bundle` beside the one in use, then let every worker go over to it between two images.
 
+        `digest` is that of the bundle that was checked, as when the workers are made.
         Raises EngineError, and keeps the old one, when the new one cannot be opened or does not prove itself.
         """
-        setup = replace(self._shared.setup, bundle=bundle)
+        setup = replace(self._shared.setup, bundle=bundle, digest=digest)
         fresh = [ScreeningProcess(setup) for _ in self._workers]
         self._fresh = fresh
         try:
@@ -99,7 +103,7 @@ class Workers:
             raise
         finally:
             self._fresh = []
-        self._shared.setup = replace(self._shared.setup, bundle=bundle)
+        self._shared.setup = replace(self._shared.setup, bundle=bundle, digest=digest)
         for worker, child in zip(self._workers, fresh, strict=True):
             worker.hand_over(child)
         return fresh[0].origin

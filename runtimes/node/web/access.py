@@ -240,7 +240,10 @@ def _same_origin(headers: Headers) -> bool:
     if headers.get("sec-fetch-site", "same-origin") != "same-origin":
         return False
     origin = headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == headers.get("host")
+    try:
+        return origin is None or urlsplit(origin).netloc == headers.get("host")
+    except ValueError:  # no browser's: brackets that are not those of an IPv6 address
+        return False
 
 
 def _challenge(scope: Scope, headers: Headers) -> Response:

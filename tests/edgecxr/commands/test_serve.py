@@ -1,6 +1,10 @@
 """``edgecxr serve``: what `--check` says, and how it ends. The running node: tests/runtimes/node/test_end_to_end."""
 
+import os
+import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,6 +56,20 @@ def test_a_watched_folder_that_is_absent_is_not_made(check: Callable[[], Any], t
     assert "warning  watched folder" in done.stdout
     assert "is absent; the node waits for it" in done.stdout
     assert not (tmp_path / "in").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="only root has CAP_LEASE to lose")
+def test_without_cap_lease_files_of_others_wait(settings: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    settings["bundle"]["path"] = str(tmp_path / "absent.cxr")  # nothing is opened for long
+    (tmp_path / "node.yaml").write_text(yaml.safe_dump(settings))
+    check = [sys.executable, "-m", "edgecxr", "serve", "--config", str(tmp_path / "node.yaml"), "--check"]
+    for drop, told in (([], False), (["setpriv", "--bounding-set=-lease"], True)):
+        done = subprocess.run([*drop, *check], capture_output=True, text=True, check=False)
+        (line,) = [line for line in done.stdout.splitlines() if "watched folder" in line]
+        assert line.startswith("ok")
+        assert ("files of other users are taken when they have not changed for 60 s" in line) == told
+    assert list((tmp_path / "in").iterdir()) == []
 
 
 def test_a_wrong_key_is_misuse(check: Callable[[], Any], settings: dict[str, Any]) -> None:

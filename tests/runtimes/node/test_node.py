@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import threading
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from waiting import LONG_S, until
 
-from edgecxr.bundle import Bundle
+from edgecxr.bundle import Bundle, keys, signature
 from edgecxr.errors import BundleError, ConfigError, ResultError
 from edgecxr.phantom import chest, write_dicom
 from edgecxr.runtimes.node.config import NodeConfig
@@ -92,6 +93,36 @@ def test_a_bundle_that_is_named_and_gone(settings: dict[str, Any], tmp_path: Pat
     settings["bundle"]["path"] = str(tmp_path / "gone.cxr")
     with pytest.raises(BundleError, match=r"gone\.cxr"):
         made(settings)
+
+
+def test_a_bundle_that_was_overwritten_decides_nothing_before_its_signature_is_checked(
+    settings: dict[str, Any], tiny_build: Any, tmp_path: Path
+) -> None:
+    """Neither in a process that replaces one that died, nor later; the one that was checked goes on when it is back."""
+    key = keys.generate(tmp_path / "maker")
+    place, other = tiny_build.write(tmp_path / "model.cxr"), tiny_build.write(tmp_path / "other.cxr", card="# other\n")
+    signature.sign(place, key)
+    good, digests = place.read_bytes(), [Bundle.open(path).digest for path in (other, place)]
+    settings["bundle"] = {"path": str(place), "trusted_keys": [str(tmp_path / "maker.pub")]}
+    with made(settings) as node:
+        until(lambda: node.ready()[0])
+        place.write_bytes(other.read_bytes())
+        os.kill(node.workers.states()[0].pid, signal.SIGKILL)
+        with node.spool.part() as part:
+            part.write(b"\x89PNG\r\n\x1a\n")
+            image = node.spool.commit(part, Arrival("", "", "", "http")).image
+        until(lambda: "holds bundle" in node.workers.states()[0].problem or node.spool.result(image))
+        assert f"holds bundle {digests[0][:12]}, wanted {digests[1][:12]}" in node.workers.states()[0].problem
+        until(lambda: "is not signed" in node.models.problem)
+        assert node.spool.result(image) is None
+        assert not node.ready()[0]
+        place.write_bytes(good)
+        until(lambda: node.spool.result(image))
+        until(lambda: node.models.problem == "")
+        signature.sign(other, key)
+        place.write_bytes(other.read_bytes())
+        until(lambda: node.health().bundle == digests[0])
+    assert node.models.problem == ""
 
 
 def test_objects_are_made_only_of_results(settings: dict[str, Any], tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 from waiting import LONG_S, until
@@ -17,6 +18,7 @@ from waiting import LONG_S, until
 from edgecxr.errors import ResultError
 from edgecxr.phantom import chest, write_dicom
 from edgecxr.runtimes.node import outbox as outbox_module
+from edgecxr.runtimes.node import sender
 from edgecxr.runtimes.node.config import DestinationSection, SpoolLimits
 from edgecxr.runtimes.node.deliveries import Delivery, NewDelivery
 from edgecxr.runtimes.node.images import Arrival, Outcome, State
@@ -181,6 +183,43 @@ def test_the_archives_words_stand_in_the_spool(site: Site, stack: ExitStack, mon
     until(lambda: not site.spool.due(time.time(), 8))
     (delivery,) = site.spool.due(time.time() + 1e6, 8)
     assert (delivery.error, delivery.attempts) == ("0xC123 cannot understand", 1)
+
+
+def test_words_that_may_name_a_patient_are_in_the_spool_alone(
+    site: Site, stack: ExitStack, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(outbox_module, "FIRST_S", 1000.0)
+    answer = Dataset()
+    answer.Status, answer.ErrorComment = 0xC123, "no order for Doe^Jane"
+    pacs = archive(stack, lambda event: answer)
+    site.decide("pacs")
+    box = run(stack, site, pacs=pacs.port)
+    until(lambda: not site.spool.due(time.time(), 8))
+    (delivery,) = site.spool.due(time.time() + 1e6, 8)
+    assert delivery.error == "0xC123 cannot understand: 'no order for Doe^Jane'"
+    assert box.states()[0].error == "the sr of image 1 was not delivered; edgecxr queue show 1 says why"
+    assert "Doe" not in caplog.text
+
+
+def test_a_fault_of_ours_over_one_object_holds_up_no_other(
+    site: Site, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "FIRST_S", 1000.0)
+    store, pacs = sender._store, archive(stack)
+    uids = [uid for _ in range(3) for uid in site.decide("pacs")]
+
+    def broken(established: Any, item: Any, *rest: Any) -> Any:
+        if item.file.name.startswith("2-"):
+            raise KeyError("Doe^Jane")
+        return store(established, item, *rest)
+
+    monkeypatch.setattr(sender, "_store", broken)
+    run(stack, site, pacs=pacs.port)
+    until(lambda: site.spool.outstanding() == 1)
+    (delivery,) = site.spool.due(time.time() + 1e6, 8)
+    assert pacs.got == [uids[0], uids[2]]
+    assert (delivery.image, delivery.attempts) == (2, 1)
+    assert delivery.error.startswith("internal error: KeyError at test_outbox.py:")
 
 
 @pytest.mark.parametrize("fault", [ResultError("no study"), KeyError("Doe^Jane")])

@@ -1,7 +1,11 @@
 """Files put into a watched folder slowly, renamed, locked, foreign and in masses; spool and files are real."""
 
+import json
 import os
+import shutil
 import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -273,6 +277,127 @@ def test_a_file_that_is_replaced_while_it_is_copied_is_not_lost(
     watcher.look()
     assert content(spool) == [b"new", b"old"]
     assert list(folder.iterdir()) == []
+
+
+def test_a_file_that_is_written_again_while_it_is_copied_is_not_lost(
+    watcher: Watcher, spool: Spool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its writer has changed nothing yet when the bytes so far are in the spool; what it writes then counts as well."""
+    (folder / "a.png").write_bytes(b"first")
+    commit, writers = spool.commit, []
+
+    def write_on(*arguments: Any) -> Any:
+        receipt = commit(*arguments)
+        if not writers:
+            writers.append((folder / "a.png").open("ab"))
+        return receipt
+
+    monkeypatch.setattr(spool, "commit", write_on)
+    for _ in range(3):
+        watcher.look()
+    assert content(spool) == [b"first"]
+    with writers[0] as writer:
+        writer.write(b" second")
+    watcher.look()
+    assert content(spool) == [b"first", b"first second"]
+    assert list(folder.iterdir()) == []
+
+
+FOREIGN = """
+import json, logging, os, sys
+from pathlib import Path
+from edgecxr.runtimes.node import watch
+from edgecxr.runtimes.node.config import SpoolLimits, WatchSection
+from edgecxr.runtimes.node.spool import Spool
+
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+logging.basicConfig(stream=sys.stderr, format="%(message)s")
+spool = Spool(Path(sys.argv[1]) / "spool", SpoolLimits(refuse_below_mb=0))
+watcher = watch.Watcher(spool, WatchSection(folder=Path(sys.argv[1]) / "in", settle_s=0))
+
+def look():
+    watcher.look()
+    print(json.dumps([spool.path(image).read_text() for image, _ in spool.listing()]), flush=True)
+
+for line in sys.stdin:
+    watch.UNTOLD_S = float(line)
+    look()
+spool.close()
+"""
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A folder that any user can reach and write; that of pytest is for its own user alone."""
+    made = Path(tempfile.mkdtemp())
+    made.chmod(0o777)
+    (made / "in").mkdir()
+    (made / "in").chmod(0o777)
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can put files there as one user and watch as another")
+def test_a_file_of_another_user_waits_long_without_change(shared: Path) -> None:
+    """Nothing tells the node that it is still open for writing: without CAP_LEASE a lease is denied, not refused."""
+    node = subprocess.Popen(
+        [sys.executable, "-c", FOREIGN, str(shared)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert node.stdin is not None
+    assert node.stdout is not None
+
+    def look(untold_s: float) -> Any:
+        print(untold_s, file=node.stdin, flush=True)
+        return json.loads(node.stdout.readline())
+
+    with node:
+        with (shared / "in" / "slow.txt").open("w") as writer:
+            writer.write("first")
+            writer.flush()
+            assert [look(3600.0) for _ in range(3)] == [[], [], []]
+            writer.write(" second")
+        (shared / "in" / "other.txt").write_text("other")
+        assert look(3600.0) == []
+        assert sorted(look(0.0)) == ["first second", "other"]
+        assert list((shared / "in").iterdir()) == []
+        node.stdin.close()
+        told = node.stderr.read() if node.stderr else ""
+    assert node.returncode == 0
+    assert told.count("cannot be told") == 1
+    assert "slow" not in told
+
+
+def test_a_fault_of_ours_on_one_file_holds_up_no_other(
+    watcher: Watcher, spool: Spool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.png", "b.png"):
+        (folder / name).write_bytes(name.encode())
+    commit, tries = spool.commit, []
+
+    def broken(*arguments: Any) -> Any:
+        tries.append(arguments[1].peer)
+        if arguments[1].peer == "a.png":
+            raise KeyError("Doe^Jane")
+        return commit(*arguments)
+
+    monkeypatch.setattr(spool, "commit", broken)
+    for _ in range(3):
+        watcher.look()
+    assert content(spool) == [b"b.png"]
+    assert tries == ["a.png", "b.png"]
+    ((name, problem),) = watcher.problems().items()
+    assert name.endswith("a.png")
+    assert problem.startswith("internal error: KeyError at test_watch.py:")
+    monkeypatch.setattr(spool, "commit", commit)
+    watcher._sights[folder / "a.png"].retry = 0.0
+    watcher.look()
+    assert content(spool) == [b"a.png", b"b.png"]
 
 
 def test_an_empty_file_waits_longer(watcher: Watcher, spool: Spool, folder: Path) -> None:

@@ -140,7 +140,14 @@ def test_another_name_for_loopback_is_not_answered(served: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "headers", [{"origin": "http://evil.example"}, {"origin": "null"}, {"sec-fetch-site": "cross-site"}]
+    "headers",
+    [
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://["},
+        {"origin": "http://[::1"},
+        {"sec-fetch-site": "cross-site"},
+    ],
 )
 def test_other_sites_cannot_post(served: Any, headers: dict[str, str]) -> None:
     answer = served.client.post("/v1/screen", content=b"x", headers=headers)
