@@ -206,7 +206,7 @@ class Spool:
         return self._deliveries.due(now, limit, destination)
 
     def deliveries(self, image: int) -> list[tuple[Delivery, float | None]]:
-        """Every delivery of an image, and when it arrived (unix s); None where it has not."""
+        """Every delivery of an image, and when it arrived (unix s); None where it has not, 0 where given up."""
         return self._deliveries.of(image)
 
     def stands(self, delivery: Delivery) -> bool:
@@ -224,6 +224,14 @@ class Spool:
     def outstanding(self) -> int:
         """Deliveries that have not arrived."""
         return self._deliveries.outstanding()
+
+    def waiting(self) -> dict[str, int]:
+        """Deliveries that have not arrived, by the name of their destination."""
+        return self._deliveries.waiting()
+
+    def give_up(self, destination: str) -> list[tuple[int, int]]:
+        """By hand: send nothing of what waits for a destination; images, and how many objects of each."""
+        return self._deliveries.give_up(destination)
 
     def ask(self, request: CommitmentRequest) -> int:
         """Keep a storage commitment request, durably; its id. Raises SpoolFull as `part` does, SpoolError."""
