@@ -96,12 +96,15 @@ class Spool:
             os.close(self._lock)
             self._lock = None
 
-    def part(self) -> Part:
-        """A place for the bytes of one object. Raises SpoolFull before any is taken."""
+    def part(self, step: int | None = None, expected: int = 0) -> Part:
+        """A place for the bytes of one object. Raises SpoolFull before any is taken.
+
+        `step` and `expected` bytes: see `Parts.open`.
+        """
         waiting = self._images.waiting() + len(self._parts)
         if waiting >= self.limits.max_waiting:
             raise SpoolFull(f"{waiting} images wait for screening, as many as spool.max_waiting allows")
-        return self._parts.open()
+        return self._parts.open(step, expected)
 
     def commit(self, part: Part, arrival: Arrival) -> Receipt:
         """Make a part an image, durable and indexed. Raises SpoolFull or SpoolError, and then nothing is kept."""

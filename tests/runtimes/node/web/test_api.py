@@ -5,6 +5,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import httpx
 import imagecodecs
 import numpy as np
 import pytest
+from waiting import until
 
 from edgecxr.runtimes.node.spool import Outcome
+from edgecxr.runtimes.node.web.intake import PIECE
 
 Films = dict[str, Path]
 
@@ -275,3 +278,13 @@ def test_many_wait_at_once_and_stop_does_not_wait_for_them(served: Any, films: F
     for thread in threads:
         thread.join()
     assert [answer.status_code for answer in answers] == [202, 202, 202]
+
+
+def test_slow_bodies_hold_little_of_the_disk(served: Any) -> None:
+    spool = served.clinic.spool
+    with ExitStack() as stack:
+        for _ in range(8):
+            slow = stack.enter_context(socket.create_connection(("127.0.0.1", served.server.port), timeout=30))
+            slow.sendall(b"POST /v1/screen HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\nDICM")
+        until(lambda: len(spool._parts) == 8)
+        assert sum(part.reserved for part in spool._parts._open) == 8 * PIECE
