@@ -11,6 +11,7 @@ Order of an acknowledgement: write → fsync → rename → fsync of the folder 
 → commit of the row → return.
 """
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -52,6 +53,8 @@ __all__ = [
     "SpoolLimits",
     "State",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 class Spool:
@@ -163,6 +166,13 @@ class Spool:
         """What was decided; None while nothing is."""
         return self._images.result(image)
 
+    def fetched(self, images: Sequence[int]) -> None:
+        """Somebody was given the results of these images; see `expire`. What cannot be noted is kept longer."""
+        try:
+            self._images.fetched(images)
+        except (SpoolError, SpoolFull) as error:
+            logger.warning("who fetched a result was not noted", extra={"reason": str(error)})
+
     def listing(
         self,
         *,
@@ -258,7 +268,10 @@ class Spool:
         return any(image.sop_class == sop_class and self.path(image).exists() for image in self.find(sop_instance))
 
     def expire(self, now: float) -> int:
-        """Forget delivered images older than keep_days, and the oldest while less than tidy_below_mb is free."""
+        """Forget delivered images older than keep_days, and the oldest while less than tidy_below_mb is free.
+
+        For want of room only those whose result somebody has: a destination, or who `fetched` it.
+        """
         redate(self._database, self._first, self._clock.set_by_s(), time.time())
         room = self.limits.tidy_below_mb * MEGABYTE - self.free_bytes()
         names = forget_delivered(self._database, now - self.limits.keep_days * DAY_S, room)

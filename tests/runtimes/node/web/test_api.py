@@ -288,3 +288,29 @@ def test_slow_bodies_hold_little_of_the_disk(served: Any) -> None:
             slow.sendall(b"POST /v1/screen HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\nDICM")
         until(lambda: len(spool._parts) == 8)
         assert sum(part.reserved for part in spool._parts._open) == 8 * PIECE
+
+
+def test_who_was_given_a_result_is_noted(served: Any, films: Films) -> None:
+    spool = served.clinic.spool
+
+    def is_fetched() -> bool:
+        with spool._database.read() as connection:
+            return connection.execute("SELECT fetched FROM results WHERE image = 1").fetchone()[0] is not None
+
+    assert served.post(films["plain"], wait=0).status_code == 202
+    served.clinic.screen_next()
+    for address in ("/v1/results/1/film.png", "/"):
+        assert served.client.get(address).status_code == 200
+    assert not is_fetched()
+    for address in (
+        "/v1/results/1",
+        "/v1/results",
+        f"/v1/results?sop_instance={spool.get(1).sop_instance}",
+        "/results/1",
+    ):
+        assert served.client.get(address).status_code == 200
+        until(is_fetched, address)
+        with spool._database.write() as connection:
+            connection.execute("UPDATE results SET fetched = NULL")
+    assert served.post(films["plain"]).status_code == 200
+    until(is_fetched)
