@@ -5,6 +5,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -173,9 +174,9 @@ def _certificates(config: "NodeConfig") -> Iterator[Line]:
 
     sections: list[tuple[str, TlsSection | None, Callable[[TlsSection], object]]] = []
     if config.dicom is not None:
-        sections.append(("dicom.tls", config.dicom.tls, peers.tls_context))
+        sections.append(("dicom.tls", config.dicom.tls, partial(peers.tls_context, name="dicom.tls")))
     if config.http is not None:
-        sections.append(("http.tls", config.http.tls, peers.tls_context))
+        sections.append(("http.tls", config.http.tls, partial(peers.tls_context, name="http.tls")))
     sections += [(f"{item.name}.tls", item.tls, lines.tls_context) for item in config.destinations]
     for topic, section, load in sections:
         if section is not None:

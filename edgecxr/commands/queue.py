@@ -20,7 +20,7 @@ __all__ = ["queue"]
 
 queue = typer.Typer(
     name="queue",
-    help="List, show, retry and export the images of a node; it may be running.\n\n"
+    help="List, show, retry, export and forget what a node holds; it may be running.\n\n"
     "Example: `edgecxr queue list --config node.yaml --state quarantined`",
     no_args_is_help=True,
     rich_markup_mode="markdown",
@@ -153,7 +153,31 @@ def export(
         raise typer.Exit(ExitCode.SOME_REFUSED)
 
 
-for verb, name in ((list_images, "list"), (show, "show"), (retry, "retry"), (export, "export")):
+def forget(
+    destination: Annotated[str, typer.Argument(help="Its name, as it was in the configuration.", show_default=False)],
+    config: Config,
+) -> None:
+    """Give up what waits for a destination that the configuration names no longer: it is never sent there.
+
+    Example: `edgecxr queue forget old-pacs --config node.yaml`
+    """
+    from edgecxr.runtimes.node.config import load_config
+
+    if destination in [section.name for section in load_config(config).destinations]:
+        misuse(f"{config} names the destination {destination}: take it out first, and restart the node")
+    with _spool(config) as spool:
+        waiting = spool.waiting()
+        if destination not in waiting:
+            told = ", ".join(f"{number} for {name}" for name, number in waiting.items()) or "nothing"
+            misuse(f"no result waits for a destination {destination}; waiting: {told}")
+        given_up = spool.give_up(destination)
+        for image, number in given_up:
+            print(f"{image}  {number} given up  {spool.get(image).state.value}")
+    note(f"{sum(number for _, number in given_up)} results for {destination} were given up")
+
+
+VERBS = ((list_images, "list"), (show, "show"), (retry, "retry"), (export, "export"), (forget, "forget"))
+for verb, name in VERBS:
     queue.command(name)(guarded(verb))
 
 

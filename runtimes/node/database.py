@@ -19,7 +19,7 @@ from edgecxr.errors import SpoolError, SpoolFull
 
 __all__ = ["SCHEMA_VERSION", "Database", "packed", "storable", "unpacked"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 BUSY_S = 30.0  # how long a writer of another process may hold the file
 
 SCHEMA = """
@@ -100,6 +100,10 @@ ALTER TABLE results ADD COLUMN doubt TEXT NOT NULL DEFAULT '';
 CREATE INDEX results_proof ON results (proof);
 CREATE INDEX results_doubt ON results (image) WHERE doubt != '';
 """,
+    """
+ALTER TABLE results ADD COLUMN fetched REAL;
+UPDATE results SET fetched = decided;
+""",  # what was decided before this was known stays as removable as it was
 )
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "named",
 ]
 
+MOST_EMPTY = 64  # fragments without a byte in one message; PS3.8 allows them, and nobody needs them
 MOST_COMMAND = 1 << 16  # bytes of a command set; a C-STORE-RQ has about 200
 MOST_DRAINED = 1 << 30  # bytes of a refused data set that are taken before the association is aborted
 NO_DATA_SET = 0x0101
@@ -239,6 +240,8 @@ class Dialogue:
         self._observer = observer
         self._size = 0
         self._gathered = bytearray()
+        self._begun = False  # a command, of which perhaps nothing has come but an empty fragment
+        self._empty = 0  # fragments without a byte, in this message
         self._context = 0
         self._command: Command | None = None
         self._sink: Sink | None = None
@@ -246,7 +249,7 @@ class Dialogue:
     @property
     def _open(self) -> bool:
         """Whether a message has begun and was not answered yet."""
-        return bool(self._gathered) or self._command is not None
+        return self._begun or self._command is not None
 
     def run(self) -> None:
         """Until the peer releases the association. Raises PduError, Closed, TimeoutError, OSError."""
@@ -258,6 +261,10 @@ class Dialogue:
         if self._open and fragment.context != self._context:
             raise PduError(f"presentation context {fragment.context} inside a message on {self._context}")
         self._context = fragment.context
+        if not fragment.data and not fragment.last:
+            self._empty += 1
+            if self._empty > MOST_EMPTY:
+                raise PduError(f"more than {MOST_EMPTY} empty fragments in one message")
         if fragment.command:
             self._take_command(fragment)
             return
@@ -274,12 +281,14 @@ class Dialogue:
         if len(self._gathered) + len(fragment.data) > MOST_COMMAND:
             raise PduError(f"a command set of more than {MOST_COMMAND:,} bytes")
         self._gathered += fragment.data
-        if not fragment.last:
+        self._begun = not fragment.last
+        if self._begun:
             return
         command = Command.decode(bytes(self._gathered))
         self._gathered.clear()
         operation = command.required(Tag.FIELD)
         if operation == Operation.CANCEL:
+            self._empty = 0
             return  # ours are answered before the next command is read
         if operation & 0x8000:
             raise PduError(f"an answer ({operation:#06x}) to what was not asked", AbortReason.UNEXPECTED_PARAMETER)
@@ -296,7 +305,7 @@ class Dialogue:
             return
         reply = sink.finish()
         self._observer(Exchange(command, self._contexts[self._context], reply, self._size))
-        self._command, self._sink, self._size = None, None, 0
+        self._command, self._sink, self._size, self._empty = None, None, 0, 0
         self._association.send(self._context, reply.encode(command))
 
     def discard(self) -> None:

@@ -192,7 +192,7 @@ class Images:
             state = decided if deliveries else State.DELIVERED
             move(connection, image, (State.SCREENING,), state, error="", sought=sought, **identity)
             row = (image, outcome.status, record, packed(outcome.cam), now, outcome.worst, outcome.proof)
-            connection.execute("INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, '')", row)
+            connection.execute("INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, '', NULL)", row)
             for name in _positives(outcome.record):
                 connection.execute("INSERT OR IGNORE INTO positives VALUES (?, ?)", (image, name))
             enqueue(connection, image, deliveries, now)
@@ -242,6 +242,15 @@ class Images:
         with self._database.read() as connection:
             row = connection.execute("SELECT * FROM results WHERE image = ?", (image,)).fetchone()
         return None if row is None else to_result(row, unpacked(row["cam"]))
+
+    def fetched(self, images: Sequence[int]) -> None:
+        """Somebody was given the results of these images. Writes the first time only."""
+        which = f"fetched IS NULL AND image IN ({', '.join('?' * len(images))})"
+        with self._database.read() as connection:
+            if connection.execute(f"SELECT 1 FROM results WHERE {which} LIMIT 1", images).fetchone() is None:
+                return
+        with self._database.write(durable=False) as connection:  # a power cut that undoes it: the film is kept longer
+            connection.execute(f"UPDATE results SET fetched = ? WHERE {which}", (time.time(), *images))
 
     def counts(self) -> dict[State, int]:
         """How many images are in each state; every state is there."""

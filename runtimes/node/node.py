@@ -212,6 +212,13 @@ class Node:
         found = [self.models.problem] if self.models.problem else []
         found += list(self._rounds.problems.values())
         found += [f"destination {state.name}: {state.error}" for state in self.outbox.states() if state.error]
+        known = [section.name for section in self.config.destinations]
+        found += [
+            f"{number} result(s) wait for the destination {name}, which is not in the configuration: "
+            f"name it there again, or give them up with edgecxr queue forget {name}"
+            for name, number in self.spool.waiting().items()
+            if name not in known
+        ]
         stuck = sum(len(watcher.problems()) for watcher in self.watchers)
         if stuck:
             found.append(f"{stuck} file(s) of the watched folders cannot be taken; the log says why")

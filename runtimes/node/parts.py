@@ -42,6 +42,7 @@ class Part:
         self.path = path
         self.size = 0  # bytes
         self.reserved = limit  # bytes that the part may have without asking
+        self.step = RESERVED  # bytes that it gets when it asks
         self._limit = limit
         self._begun = 0  # bytes that the disk has begun with
         self._closed = closed
@@ -145,17 +146,22 @@ class Parts:
         with self._lock:
             return len(self._open)
 
-    def open(self) -> Part:
-        """A part, for which the disk has room. Raises SpoolFull, SpoolError."""
+    def open(self, step: int | None = None, expected: int = 0) -> Part:
+        """A part, for which the disk has room. Raises SpoolFull, SpoolError.
+
+        `step` bytes (`RESERVED` unless given) are set aside at once, and again whenever it has filled those. The disk
+        must have room for the `expected` ones, too, but they are not set aside: who promises many may never send them.
+        """
+        step = RESERVED if step is None else step
         with self._lock:
-            first = min(RESERVED, self._max_object)
-            self._check(first)
+            first = min(step, self._max_object)
+            self._check(max(first, min(expected, self._max_object)))
             try:
                 name = f"{uuid.uuid4().hex}.part"
                 part = Part(self.folder / name, self._max_object, self._forget, self._extend)
             except OSError as error:
                 raise disk_error(error, f"no file could be opened in {self.folder}") from error
-            part.reserved = first
+            part.reserved, part.step = first, step
             self._open.add(part)
             return part
 
@@ -167,7 +173,7 @@ class Parts:
     def _extend(self, part: Part) -> None:
         """More room for a part that has filled its own. Raises SpoolFull."""
         with self._lock:
-            wanted = max(part.size, min(part.reserved + RESERVED, self._max_object))
+            wanted = max(part.size, min(part.reserved + part.step, self._max_object))
             self._check(wanted - part.reserved)
             part.reserved = wanted
 

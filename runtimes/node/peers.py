@@ -193,10 +193,10 @@ def _resting(connections: list[Connection]) -> list[Connection]:
     return [entry[-1] for entry in sorted(resting, key=lambda entry: entry[:3]) if entry[1] <= latest]
 
 
-def tls_context(section: TlsSection) -> ssl.SSLContext:
+def tls_context(section: TlsSection, name: str) -> ssl.SSLContext:
     """TLS 1.2 or newer (BCP 195), with a certificate asked of the peer where an authority is given.
 
-    Raises ConfigError.
+    Raises ConfigError, which calls the section by its `name` in the configuration.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -207,5 +207,5 @@ def tls_context(section: TlsSection) -> ssl.SSLContext:
             context.verify_mode = ssl.CERT_REQUIRED
     except OSError as error:
         files = ", ".join(str(path) for path in (section.certificate, section.key, section.authority) if path)
-        raise ConfigError(f"dicom.tls: {files}: {error.strerror or error}; PEM files are wanted") from error
+        raise ConfigError(f"{name}: {files}: {error.strerror or error}; PEM files are wanted") from error
     return context

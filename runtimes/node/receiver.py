@@ -86,7 +86,7 @@ class Receiver:
         self._allowed = AllowList(config.peers)
         self._table = Table(config)
         self._storage, self._commitment = Storage(spool), Commitment(spool)
-        self._tls = None if config.tls is None else tls_context(config.tls)
+        self._tls = None if config.tls is None else tls_context(config.tls, "dicom.tls")
         self._counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
         self._lock = threading.Lock()
         self._stopping = threading.Event()

@@ -52,17 +52,25 @@ def redate(database: Database, after: int, by: float, now: float) -> None:
 def forget_delivered(database: Database, before: float, room: int) -> list[str]:
     """Delete rows of delivered images: received before `before` (unix s), or the oldest until `room` bytes are won.
 
-    So are storage commitment requests that were answered before `before`. Returns the names of the images' files, which
+    Room is not won from an image of which nothing went to a destination before its result was fetched. Deleted are also
+    storage commitment requests that were answered before `before`. Returns the names of the images' files, which
     are to be removed now: a file without a row is removed at the next start.
     """
     forgotten: list[str] = []
     with database.write() as connection:
         _forget_answered(connection, before)
-        query = "SELECT id, file, size, received FROM images WHERE state = 'delivered' ORDER BY received, id"
+        query = (
+            "SELECT id, file, size, received, EXISTS (SELECT 1 FROM deliveries WHERE image = images.id) OR "
+            "EXISTS (SELECT 1 FROM results WHERE image = images.id AND fetched IS NOT NULL) AS known "
+            "FROM images WHERE state = 'delivered' ORDER BY received, id"
+        )
         chosen = []
         for row in connection.execute(query):
-            if row["received"] >= before and room <= 0:
+            old = row["received"] < before
+            if not old and room <= 0:
                 break
+            if not (old or row["known"]):
+                continue
             room -= row["size"]
             chosen.append((row["id"],))
             forgotten.append(row["file"])

@@ -11,6 +11,7 @@ Order of an acknowledgement: write → fsync → rename → fsync of the folder 
 → commit of the row → return.
 """
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -52,6 +53,8 @@ __all__ = [
     "SpoolLimits",
     "State",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 class Spool:
@@ -96,12 +99,15 @@ class Spool:
             os.close(self._lock)
             self._lock = None
 
-    def part(self) -> Part:
-        """A place for the bytes of one object. Raises SpoolFull before any is taken."""
+    def part(self, step: int | None = None, expected: int = 0) -> Part:
+        """A place for the bytes of one object. Raises SpoolFull before any is taken.
+
+        `step` and `expected` bytes: see `Parts.open`.
+        """
         waiting = self._images.waiting() + len(self._parts)
         if waiting >= self.limits.max_waiting:
             raise SpoolFull(f"{waiting} images wait for screening, as many as spool.max_waiting allows")
-        return self._parts.open()
+        return self._parts.open(step, expected)
 
     def commit(self, part: Part, arrival: Arrival) -> Receipt:
         """Make a part an image, durable and indexed. Raises SpoolFull or SpoolError, and then nothing is kept."""
@@ -160,6 +166,13 @@ class Spool:
         """What was decided; None while nothing is."""
         return self._images.result(image)
 
+    def fetched(self, images: Sequence[int]) -> None:
+        """Somebody was given the results of these images; see `expire`. What cannot be noted is kept longer."""
+        try:
+            self._images.fetched(images)
+        except (SpoolError, SpoolFull) as error:
+            logger.warning("who fetched a result was not noted", extra={"reason": str(error)})
+
     def listing(
         self,
         *,
@@ -206,7 +219,7 @@ class Spool:
         return self._deliveries.due(now, limit, destination)
 
     def deliveries(self, image: int) -> list[tuple[Delivery, float | None]]:
-        """Every delivery of an image, and when it arrived (unix s); None where it has not."""
+        """Every delivery of an image, and when it arrived (unix s); None where it has not, 0 where given up."""
         return self._deliveries.of(image)
 
     def stands(self, delivery: Delivery) -> bool:
@@ -224,6 +237,14 @@ class Spool:
     def outstanding(self) -> int:
         """Deliveries that have not arrived."""
         return self._deliveries.outstanding()
+
+    def waiting(self) -> dict[str, int]:
+        """Deliveries that have not arrived, by the name of their destination."""
+        return self._deliveries.waiting()
+
+    def give_up(self, destination: str) -> list[tuple[int, int]]:
+        """By hand: send nothing of what waits for a destination; images, and how many objects of each."""
+        return self._deliveries.give_up(destination)
 
     def ask(self, request: CommitmentRequest) -> int:
         """Keep a storage commitment request, durably; its id. Raises SpoolFull as `part` does, SpoolError."""
@@ -247,7 +268,10 @@ class Spool:
         return any(image.sop_class == sop_class and self.path(image).exists() for image in self.find(sop_instance))
 
     def expire(self, now: float) -> int:
-        """Forget delivered images older than keep_days, and the oldest while less than tidy_below_mb is free."""
+        """Forget delivered images older than keep_days, and the oldest while less than tidy_below_mb is free.
+
+        For want of room only those whose result somebody has: a destination, or who `fetched` it.
+        """
         redate(self._database, self._first, self._clock.set_by_s(), time.time())
         room = self.limits.tidy_below_mb * MEGABYTE - self.free_bytes()
         names = forget_delivered(self._database, now - self.limits.keep_days * DAY_S, room)

@@ -1,11 +1,12 @@
 """``/v1``: post a film, read results."""
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 import numpy as np
-from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi import APIRouter, BackgroundTasks, HTTPException, Query, Request
 from fastapi import Path as PathParameter
 from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
@@ -55,6 +56,7 @@ ImageId = Annotated[int, PathParameter(ge=1, lt=1 << 63, description="id of the 
 async def screen(
     request: Request,
     node: Node,
+    after: BackgroundTasks,
     wait: Annotated[float | None, Query(ge=0, description="seconds; at most, and by default, http.wait_s")] = None,
     priority: Annotated[int, Query(ge=-5, le=5, description="higher first")] = 0,
 ) -> Response:
@@ -78,6 +80,8 @@ async def screen(
     section = node.config.http
     longest = section.wait_s if section is not None else 0.0
     found = await _decided(node, receipt.image, request, min(longest, longest if wait is None else wait))
+    if not await request.is_disconnected():
+        note_fetched(node, after, [found])
     headers = {"location": found.links["self"], "x-edgecxr-copy": receipt.copy}
     return JSONResponse(found.model_dump(mode="json"), code_of(found), headers=headers)
 
@@ -108,6 +112,7 @@ def _answer(node: NodeView, image: int) -> Answer:
 @router.get("/results", summary="Find images")
 def results(
     node: Node,
+    after: BackgroundTasks,
     sop_instance: Annotated[str, Query(max_length=64)] = "",
     state: Annotated[list[State] | None, Query(description="may be repeated")] = None,
     finding: Annotated[str | None, Query(max_length=64, description="positive for it")] = None,
@@ -117,22 +122,27 @@ def results(
     """Images by SOP Instance UID, or all, newest first, by state and finding."""
     if sop_instance:
         found = [image for image in node.spool.find(sop_instance) if not state or image.state in state]
-        return Listing(results=[_answer(node, image.id) for image in found])
+        answers = [_answer(node, image.id) for image in found]
+        note_fetched(node, after, answers)
+        return Listing(results=answers)
     rows = node.spool.listing(states=state, finding=finding, limit=limit, before=before, order="newest")
     more: list[tuple[str, str | int]] = [("state", item.value) for item in state or ()]
     more += [("finding", finding)] if finding else []
     following = urlencode([*more, ("limit", limit), ("before", rows[-1][0].id)]) if len(rows) == limit else None
+    answers = [answer(image, result) for image, result in rows]
+    note_fetched(node, after, answers)
     return Listing(
-        results=[answer(image, result) for image, result in rows],
+        results=answers,
         next=None if following is None else f"/v1/results?{following}",
     )
 
 
 @router.get("/results/{image}", response_model=Answer, responses=ANSWERS | ABSENT, summary="One image")
-def one_result(node: Node, image: ImageId) -> Response:
+def one_result(node: Node, after: BackgroundTasks, image: ImageId) -> Response:
     """200 decided or refused, 202 waiting, 500 quarantined."""
     find_image(node, image)
     found = _answer(node, image)
+    note_fetched(node, after, [found])
     return JSONResponse(found.model_dump(mode="json"), code_of(found))
 
 
@@ -172,12 +182,20 @@ def cam(node: Node, image: ImageId) -> Response:
 
 
 @router.get("/results/{image}/{kind}.dcm", response_class=Response, responses=ABSENT, summary="The result as DICOM")
-def result_object(node: Node, image: ImageId, kind: ObjectKind) -> Response:
+def result_object(node: Node, after: BackgroundTasks, image: ImageId, kind: ObjectKind) -> Response:
     """`sr`: Structured Report; `capture`: Secondary Capture with the heatmap. 409 where none can be made."""
     if result_of(node, find_image(node, image)) is None:
         raise HTTPException(404, "the image has no result: it waits, or could not be screened")
     name = f'attachment; filename="edgecxr-{image}-{kind}.dcm"'
-    return Response(node.result_object(kind, image), media_type=DICOM, headers={"content-disposition": name})
+    made = node.result_object(kind, image)
+    after.add_task(node.spool.fetched, [image])
+    return Response(made, media_type=DICOM, headers={"content-disposition": name})
+
+
+def note_fetched(node: NodeView, after: BackgroundTasks, found: Sequence[Answer]) -> None:
+    """Let the spool know, once they have been sent, whose results somebody has; see `Spool.expire`."""
+    if decided := [one.id for one in found if one.status in ("ok", "refused")]:
+        after.add_task(node.spool.fetched, decided)
 
 
 def find_image(node: NodeView, image: int) -> Image:

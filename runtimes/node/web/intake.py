@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["EmptyBody", "SlowBody", "arrival_of", "check_length", "take"]
 
 HEAD = 1 << 16  # bytes kept to find out what it is
-PIECE = 1 << 20  # bytes written at once
+PIECE = 1 << 20  # bytes written at once; room is set aside by these, so that a slow body holds little of the disk
 SILENCE_S = 30.0  # in the middle of a body
 SLOWEST = 16_000  # bytes a second, on average; the first SILENCE_S are free
 META = Encoding(implicit=False, little=True)  # PS3.10 7.1
@@ -40,10 +40,10 @@ class SlowBody(TimeoutError):
 async def take(spool: "Spool", body: AsyncIterator[bytes], promised: int | None, arrival: Arrival) -> Receipt:
     """Write the body to the spool and return once it is durable; `arrival` is completed from the file's own header.
 
-    `promised` is Content-Length. Raises SpoolFull before anything is read, ObjectTooLarge, EmptyBody, SlowBody, and
-    ClientDisconnect; then nothing is kept.
+    `promised` is Content-Length. Raises SpoolFull, before anything is read where there is no room for it,
+    ObjectTooLarge, EmptyBody, SlowBody, and ClientDisconnect; then nothing is kept.
     """
-    part = await run_in_threadpool(spool.part)
+    part = await run_in_threadpool(spool.part, PIECE, promised or 0)
     with part:
         head, pending = bytearray(), bytearray()
         async for chunk in _patient(body):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import parse_qs
 
-from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi import APIRouter, BackgroundTasks, HTTPException, Query, Request
 from fastapi import Path as PathParameter
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
@@ -63,10 +63,14 @@ async def stream(request: Request) -> Response:
 
 
 @router.get("/results/{image}")
-def result_page(request: Request, node: Node, image: ImageId, finding: Annotated[str, Query()] = "") -> Response:
+def result_page(
+    request: Request, node: Node, after: BackgroundTasks, image: ImageId, finding: Annotated[str, Query()] = ""
+) -> Response:
     """One image with its film, heatmap, scores and history."""
     found = find_image(node, image)
     result = result_of(node, found)
+    if result is not None:
+        after.add_task(node.spool.fetched, [image])
     content = _told(node, found, result)
     names = [bar.name for bar in content["line"].bars]
     worst = most_urgent(result.record) if result is not None else None

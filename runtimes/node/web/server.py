@@ -1,6 +1,7 @@
 """The HTTP server: uvicorn in a thread, on loopback, the clinic's network (TLS) or a Unix socket."""
 
 import asyncio
+import functools
 import logging
 import os
 import socket
@@ -18,13 +19,14 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edgecxr.errors import ConfigError
 from edgecxr.runtimes.node.config import HttpSection
+from edgecxr.runtimes.node.peers import tls_context
 
 __all__ = ["WebServer"]
 
 START_S = 30.0
-REQUEST_S = 15  # from connection, or a request's first byte, to the end of its header
+REQUEST_S = 15  # from connection, or a request's first byte, to the end of its header; TLS has to fit in
 KEEP_ALIVE_S = 30
-CONNECTIONS = 512
+CONNECTIONS = 512  # that are answered; a few more are told 503, and the rest are hung up on
 CONNECTIONS_PER_ADDRESS = 128  # a page holds one or two
 SOCKET_MODE = 0o660
 logger = logging.getLogger("edgecxr.node")
@@ -82,13 +84,59 @@ class PromptProtocol(H11Protocol):
             self._clock = None
 
     def _is_one_too_many(self) -> bool:
-        if len(self.connections) > 2 * CONNECTIONS:  # from CONNECTIONS on, uvicorn answers 503
+        if len(self.connections) > CONNECTIONS + CONNECTIONS_PER_ADDRESS:
             return True
         if self.client is None:
             return False
         clients = [getattr(other, "client", None) for other in self.connections]
         same = [client for client in clients if client is not None and client[0] == self.client[0]]
         return len(same) > CONNECTIONS_PER_ADDRESS
+
+
+class TlsProtocol(PromptProtocol):
+    """The same over TLS, counted and clocked from the connection on.
+
+    uvicorn's own TLS makes a connection known only when its handshake has ended, and until then nothing limits them.
+    """
+
+    def __init__(self, tls: ssl.SSLContext, **told: Any) -> None:
+        super().__init__(**told)
+        self._tls = tls
+        self._early: bytearray | None = bytearray()  # decrypted before HTTP has taken over; None from then on
+        self._securing: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Count and clock it, then speak TLS."""
+        super().connection_made(transport)
+        if not transport.is_closing():
+            self._securing = self.loop.create_task(self._secure(transport))
+
+    def data_received(self, data: bytes) -> None:
+        """Take decrypted bytes; what is not encrypted is no request."""
+        if self._early is None:
+            super().data_received(data)
+        elif self.transport.get_protocol() is self:  # the transport is still that of TCP
+            self.transport.abort()
+        else:
+            self._early += data
+
+    async def _secure(self, transport: asyncio.Transport) -> None:
+        try:
+            secured = await self.loop.start_tls(
+                transport, self, self._tls, server_side=True, ssl_handshake_timeout=REQUEST_S
+            )
+        except OSError as error:
+            secured, reason = None, error
+        else:
+            reason = None
+        if secured is None or secured.is_closing() or self not in self.connections:
+            transport.abort()
+            self.connection_lost(reason)  # asyncio does not tell it of a connection that ends before TLS is spoken
+            return
+        early, self._early = self._early, None
+        H11Protocol.connection_made(self, secured)
+        if early:
+            self.data_received(bytes(early))
 
 
 class WebServer:
@@ -110,9 +158,13 @@ class WebServer:
 
     def start(self) -> None:
         """Return when it listens. Raises ConfigError when address, socket or certificate cannot be used."""
+        http: Any = PromptProtocol
+        if self._section.tls is not None:
+            http = functools.partial(TlsProtocol, tls_context(self._section.tls, "http.tls"))
         config = uvicorn.Config(
             self._app,
-            http=PromptProtocol,
+            http=http,
+            loop="asyncio",  # and not uvloop where that happens to be installed
             ws="none",
             lifespan="off",
             log_config=None,
@@ -121,12 +173,7 @@ class WebServer:
             server_header=False,
             limit_concurrency=CONNECTIONS,
             timeout_keep_alive=KEEP_ALIVE_S,
-            **_tls(self._section),
         )
-        try:
-            config.load()
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"http.tls: the certificate or key cannot be used: {error}") from error
         self._socket = _listen(self._section)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="edgecxr-http")
@@ -163,16 +210,6 @@ class WebServer:
 
     def __exit__(self, *raised: object) -> None:
         self.stop()
-
-
-def _tls(section: HttpSection) -> dict[str, Any]:
-    """uvicorn's settings; Python's own default is TLS 1.2 or newer (BCP 195)."""
-    if section.tls is None:
-        return {}
-    settings: dict[str, Any] = {"ssl_certfile": section.tls.certificate, "ssl_keyfile": section.tls.key}
-    if section.tls.authority is not None:
-        settings |= {"ssl_ca_certs": str(section.tls.authority), "ssl_cert_reqs": ssl.CERT_REQUIRED}
-    return settings
 
 
 def _listen(section: HttpSection) -> socket.socket:

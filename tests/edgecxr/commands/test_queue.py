@@ -148,6 +148,23 @@ def test_retry_by_number(queue: Run, spool: Spool) -> None:
     assert queue("retry", 2).returncode == 0
 
 
+def test_forget_gives_up_what_waits_for_a_destination_that_is_gone(queue: Run, spool: Spool, tmp_path: Path) -> None:
+    known = "folder: state\ndestinations: [{name: pacs, ae: PACS, host: 127.0.0.1, port: 104}]\n"
+    (tmp_path / "node.yaml").write_text(known)
+    refused = queue("forget", "pacs")
+    assert refused.returncode == 2
+    assert "names the destination pacs: take it out first" in " ".join(refused.stderr.split())
+    assert spool.outstanding() == 1
+    (tmp_path / "node.yaml").write_text("folder: state\n")
+    unknown = queue("forget", "pasc")
+    assert unknown.returncode == 2
+    assert "no result waits for a destination pasc; waiting: 1 for pacs" in " ".join(unknown.stderr.split())
+    done = queue("forget", "pacs")
+    assert (done.returncode, done.stdout.split()) == (0, ["1", "1", "given", "up", "delivered"])
+    assert "1 results for pacs were given up" in done.stderr
+    assert (spool.get(1).state, spool.outstanding()) == (State.DELIVERED, 0)
+
+
 def test_export_as_received(queue: Run, spool: Spool, tmp_path: Path) -> None:
     done = queue("export", "out", "--image", 1, "--state", "received")
     assert done.returncode == 0, done.stderr
@@ -200,7 +217,7 @@ def test_a_wrong_configuration_is_said_with_its_line(queue: Run, tmp_path: Path)
     assert "node.yaml:2" in done.stderr
 
 
-@pytest.mark.parametrize("verb", ["list", "show", "retry", "export"])
+@pytest.mark.parametrize("verb", ["list", "show", "retry", "export", "forget"])
 def test_help_has_an_example(queue: Run, verb: str) -> None:
     done = queue(verb, "--help")
     assert done.returncode == 0

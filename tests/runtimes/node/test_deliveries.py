@@ -47,6 +47,23 @@ def test_with_the_last_one_the_image_is_delivered(spool: Spool) -> None:
     assert (spool.get(1).state, spool.outstanding(), spool.due(time.time())) == (State.DELIVERED, 0, [])
 
 
+def test_what_is_given_up_is_never_sent_and_says_so(spool: Spool) -> None:
+    assert spool.waiting() == {"pacs": 2, "ris": 1}
+    sr, _, ris = spool.due(time.time())
+    spool.sent(sr.id, sr.sop_instance)
+    assert spool.give_up("pacs") == [(1, 1)]
+    assert (spool.get(1).state, spool.waiting()) == (State.DECIDED, {"ris": 1})
+    assert spool.due(time.time()) == [ris]
+    arrived = [sent for _, sent in spool.deliveries(1)]
+    assert (bool(arrived[0]), arrived[1:]) == (True, [0.0, None])
+    assert spool.give_up("ris") == [(1, 1)]
+    assert (spool.get(1).state, spool.waiting(), spool.outstanding()) == (State.DELIVERED, {}, 0)
+    assert spool.give_up("ris") == []
+    assert not spool.stands(ris)
+    with pytest.raises(SpoolError, match="it was sent or given up"):
+        spool.sent(ris.id, ris.sop_instance)
+
+
 def test_a_postponed_delivery_is_tried_again_with_the_same_uid(spool: Spool) -> None:
     first = spool.due(time.time())[0]
     now = time.time()

@@ -76,6 +76,24 @@ def test_silent_associations_are_aborted_in_the_end(listening: Callable[..., Any
     until(lambda: node.receiver.statistics()["timeouts"] == 1)
 
 
+def test_an_empty_fragment_begins_a_message_that_has_to_go_on(listening: Callable[..., Any]) -> None:
+    node = listening(idle_timeout_s=300, transfer_timeout_s=0.2)
+    with node.peer() as peer:
+        peer.associate(contexts={VERIFICATION: (EXPLICIT,)})
+        peer.send(b"\4\0\0\0\0\6" + peer.value(b"", control=1))
+        assert peer.answer()[0] == ABORT
+    until(lambda: node.receiver.statistics()["timeouts"] == 1)
+
+
+def test_empty_fragments_without_end_are_no_message(listening: Callable[..., Any]) -> None:
+    node = listening()
+    with node.peer() as peer:
+        peer.associate(contexts={VERIFICATION: (EXPLICIT,)})
+        with contextlib.suppress(OSError):
+            peer.send((b"\4\0\0\0\0\6" + peer.value(b"", control=1)) * 1000)
+    until(lambda: node.receiver.statistics()["protocol_errors"] == 1)
+
+
 def test_a_silent_connection_is_closed_in_the_end(listening: Callable[..., Any]) -> None:
     with listening(request_timeout_s=0.2).peer() as peer:
         assert peer.answer() == (0, b"")

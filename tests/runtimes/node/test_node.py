@@ -16,7 +16,8 @@ from edgecxr.bundle import Bundle, keys, signature
 from edgecxr.errors import BundleError, ConfigError, ResultError
 from edgecxr.phantom import chest, write_dicom
 from edgecxr.runtimes.node.config import NodeConfig
-from edgecxr.runtimes.node.images import Arrival, State
+from edgecxr.runtimes.node.deliveries import NewDelivery
+from edgecxr.runtimes.node.images import Arrival, Outcome, State
 from edgecxr.runtimes.node.node import Node
 
 
@@ -76,6 +77,23 @@ def test_too_little_disk_is_told(settings: dict[str, Any]) -> None:
         ready, problems = node.ready()
         assert not ready
         assert "under spool.refuse_below_mb: nothing is taken" in problems[0]
+
+
+def test_what_waits_for_a_destination_that_is_not_configured_is_told(settings: dict[str, Any]) -> None:
+    node = made(settings)
+    with node.spool.part() as part:
+        part.write(b"film")
+        node.spool.commit(part, Arrival("1.2", "1.2.3", "", "dicom"))
+    assert node.spool.claim() is not None
+    node.spool.finish(1, Outcome("ok", {"findings": []}), [NewDelivery("old-pacs", "sr", "2.25.1")])
+    told = [problem for problem in node.health().problems if "old-pacs" in problem]
+    assert told == [
+        "1 result(s) wait for the destination old-pacs, which is not in the configuration: name it there again, "
+        "or give them up with edgecxr queue forget old-pacs"
+    ]
+    node.spool.give_up("old-pacs")
+    assert not [problem for problem in node.health().problems if "old-pacs" in problem]
+    node.stop(0)
 
 
 def test_specs_of_the_bundles_that_are_here(settings: dict[str, Any], tiny_bundle: Path) -> None:

@@ -22,6 +22,7 @@ def spool_of_five(folder: Path, **limits: float) -> Spool:
     for index in (1, 2, 3):
         spool.claim()
         spool.finish(index, Outcome("ok", {}), [NewDelivery("pacs", "sr", "2.25.1")] if index == 3 else [])
+    spool.fetched([1, 2])
     for _ in range(2):
         spool.claim()
         spool.fail(5, "crash")
@@ -78,6 +79,28 @@ def test_a_full_disk_costs_the_oldest_delivered_images_first(tmp_path: Path) -> 
     spool.limits = spool.limits.model_copy(update={"tidy_below_mb": wanted // MEGABYTE})
     assert spool.expire(time.time()) == 2
     assert numbers(spool) == [3, 4, 5]
+    spool.close()
+
+
+def test_no_room_is_won_from_what_nobody_was_given(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", SpoolLimits(max_object_mb=1, refuse_below_mb=0, tidy_below_mb=10**8))
+    for index in (1, 2, 3):
+        with spool.part() as part:
+            part.write(bytes([index]))
+            spool.commit(part, Arrival("1.2", f"1.{index}", "", "dicom"))
+        spool.claim()
+        spool.finish(index, Outcome("ok", {}), [NewDelivery("pacs", "sr", "2.25.1")] if index == 2 else [])
+    spool.sent(1, "2.25.1")
+    assert spool.counts()[State.DELIVERED] == 3
+    assert spool.expire(time.time()) == 1
+    assert numbers(spool) == [1, 3]
+    spool.fetched([1])
+    change = spool.change()
+    spool.fetched([1, 2, 7])
+    assert spool.change() == change
+    assert spool.expire(time.time()) == 1
+    assert numbers(spool) == [3]
+    assert spool.expire(time.time() + 31 * DAY_S) == 1
     spool.close()
 
 

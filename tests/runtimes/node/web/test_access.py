@@ -2,15 +2,12 @@
 
 import ssl
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from certificates import write_certificate
 
 from edgecxr.errors import ConfigError
 from edgecxr.runtimes.node.web.access import ADDRESSES, Sessions, Throttle
@@ -190,28 +187,5 @@ def test_tls(serve: Callable[..., Any], tmp_path: Path) -> None:
 
 def test_a_certificate_that_is_none_is_told(serve: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "bad.pem").write_text("nothing")
-    with pytest.raises(ConfigError, match=r"http\.tls: the certificate or key cannot be used"):
+    with pytest.raises(ConfigError, match=r"http\.tls: .*bad\.pem.*PEM files are wanted"):
         serve(tls={"certificate": tmp_path / "bad.pem", "key": tmp_path / "bad.pem"})
-
-
-def write_certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate of 127.0.0.1 that signs itself, and its key."""
-    import ipaddress
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "node")])
-    now = datetime.now(timezone.utc)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-        .add_extension(x509.BasicConstraints(True, None), True)
-        .sign(key, hashes.SHA256())
-    )
-    paths = folder / "node.pem", folder / "node.key"
-    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    paths[1].write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return paths

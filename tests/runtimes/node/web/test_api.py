@@ -5,6 +5,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import httpx
 import imagecodecs
 import numpy as np
 import pytest
+from waiting import until
 
 from edgecxr.runtimes.node.spool import Outcome
+from edgecxr.runtimes.node.web.intake import PIECE
 
 Films = dict[str, Path]
 
@@ -275,3 +278,39 @@ def test_many_wait_at_once_and_stop_does_not_wait_for_them(served: Any, films: F
     for thread in threads:
         thread.join()
     assert [answer.status_code for answer in answers] == [202, 202, 202]
+
+
+def test_slow_bodies_hold_little_of_the_disk(served: Any) -> None:
+    spool = served.clinic.spool
+    with ExitStack() as stack:
+        for _ in range(8):
+            slow = stack.enter_context(socket.create_connection(("127.0.0.1", served.server.port), timeout=30))
+            slow.sendall(b"POST /v1/screen HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\nDICM")
+        until(lambda: len(spool._parts) == 8)
+        assert sum(part.reserved for part in spool._parts._open) == 8 * PIECE
+
+
+def test_who_was_given_a_result_is_noted(served: Any, films: Films) -> None:
+    spool = served.clinic.spool
+
+    def is_fetched() -> bool:
+        with spool._database.read() as connection:
+            return connection.execute("SELECT fetched FROM results WHERE image = 1").fetchone()[0] is not None
+
+    assert served.post(films["plain"], wait=0).status_code == 202
+    served.clinic.screen_next()
+    for address in ("/v1/results/1/film.png", "/"):
+        assert served.client.get(address).status_code == 200
+    assert not is_fetched()
+    for address in (
+        "/v1/results/1",
+        "/v1/results",
+        f"/v1/results?sop_instance={spool.get(1).sop_instance}",
+        "/results/1",
+    ):
+        assert served.client.get(address).status_code == 200
+        until(is_fetched, address)
+        with spool._database.write() as connection:
+            connection.execute("UPDATE results SET fetched = NULL")
+    assert served.post(films["plain"]).status_code == 200
+    until(is_fetched)
