@@ -19,7 +19,7 @@ from edgecxr.errors import SpoolError, SpoolFull
 
 __all__ = ["SCHEMA_VERSION", "Database", "packed", "storable", "unpacked"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 BUSY_S = 30.0  # how long a writer of another process may hold the file
 
 SCHEMA = """
@@ -99,6 +99,13 @@ ALTER TABLE results ADD COLUMN proof TEXT NOT NULL DEFAULT '';
 ALTER TABLE results ADD COLUMN doubt TEXT NOT NULL DEFAULT '';
 CREATE INDEX results_proof ON results (proof);
 CREATE INDEX results_doubt ON results (image) WHERE doubt != '';
+""",
+    """
+CREATE TABLE undrawn (
+    image INTEGER PRIMARY KEY REFERENCES images (id) ON DELETE CASCADE,
+    attempts INTEGER NOT NULL,
+    error TEXT NOT NULL
+);
 """,
 )
 
