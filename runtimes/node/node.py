@@ -174,7 +174,10 @@ class Node:
         return self.drawings.draw(image, LARGEST, 0)
 
     def result_object(self, kind: ObjectKind, image: int) -> bytes:
-        """The SR or the Secondary Capture of an image as a PS3.10 file. Raises ResultError, SpoolError, DrawingError."""
+        """The SR or the Secondary Capture of an image as a PS3.10 file.
+
+        Raises ResultError, SpoolError, and DrawingError where its picture cannot be drawn now.
+        """
         stream = io.BytesIO()
         self._write(kind, image, stream)
         return stream.getvalue()
