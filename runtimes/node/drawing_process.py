@@ -19,7 +19,7 @@ __all__ = ["LARGEST", "Draw", "DrawingProcess", "Picture", "Unread", "draw_film"
 
 LARGEST = 1024  # pixels of a picture's longer side
 SMALLEST = 16  # side of the chain's smallest square
-OPEN_TIMEOUT_S = 120.0  # of a fresh interpreter on a small, busy machine
+OPEN_TIMEOUT_S = 300.0  # of a fresh interpreter on a small, busy machine
 
 
 @dataclass(frozen=True)
