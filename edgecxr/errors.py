@@ -13,6 +13,7 @@ EdgeCxrError
 ├── SpoolError       the node's spool cannot be opened or trusted
 ├── SpoolFull        the node has no room for another image
 ├── ObjectTooLarge   a peer sent more bytes than an object may have
+├── DrawingError     a film could not be drawn for people, whatever was decided on it
 ├── ResultError      no DICOM result can be made of an image
 ├── SendError        a peer could not be reached, or refused
 └── StatisticsError  too few films, or scores that are not numbers: a figure cannot be computed
@@ -27,6 +28,7 @@ __all__ = [
     "BundleError",
     "ConfigError",
     "DatasetError",
+    "DrawingError",
     "EdgeCxrError",
     "EngineError",
     "KernelError",
@@ -133,6 +135,15 @@ class SpoolFull(EdgeCxrError):
 
 class ObjectTooLarge(EdgeCxrError):
     """A peer sent more bytes than one object may have."""
+
+
+class DrawingError(EdgeCxrError):
+    """Drawing a film for people crashed or stalled; where it is `given_up`, it is not tried again."""
+
+    def __init__(self, detail: str, given_up: bool = False) -> None:
+        super().__init__(f"the film cannot be shown: {detail}")
+        self.detail = detail
+        self.given_up = given_up
 
 
 class ResultError(EdgeCxrError):

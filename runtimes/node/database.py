@@ -19,7 +19,7 @@ from edgecxr.errors import SpoolError, SpoolFull
 
 __all__ = ["SCHEMA_VERSION", "Database", "packed", "storable", "unpacked"]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 BUSY_S = 30.0  # how long a writer of another process may hold the file
 
 SCHEMA = """
@@ -104,6 +104,13 @@ CREATE INDEX results_doubt ON results (image) WHERE doubt != '';
 ALTER TABLE results ADD COLUMN fetched REAL;
 UPDATE results SET fetched = decided;
 """,  # what was decided before this was known stays as removable as it was
+    """
+CREATE TABLE undrawn (
+    image INTEGER PRIMARY KEY REFERENCES images (id) ON DELETE CASCADE,
+    attempts INTEGER NOT NULL,
+    error TEXT NOT NULL
+);
+""",
 )
 
 

@@ -222,7 +222,7 @@ class Images:
             if result is not None and (result["status"] == "refused" or result["doubt"]):
                 allowed += [State.DELIVERED, State.DECIDED]
             move(connection, image, allowed, State.RECEIVED, attempts=0, error="")
-            for table in ("results", "positives", "deliveries"):
+            for table in ("results", "positives", "deliveries", "undrawn"):
                 connection.execute(f"DELETE FROM {table} WHERE image = ?", (image,))
             ready(_fetch(connection, image))
 

@@ -6,15 +6,18 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from edgecxr.errors import ResultError
 from edgecxr.runtimes.node import clock
 from edgecxr.runtimes.node.config import NodeConfig
 from edgecxr.runtimes.node.deliveries import Delivery
+from edgecxr.runtimes.node.drawing_process import LARGEST, Picture
+from edgecxr.runtimes.node.drawings import Drawings
 from edgecxr.runtimes.node.events import CommitmentReporter
 from edgecxr.runtimes.node.health import Health, HealthMonitor, Rounds
-from edgecxr.runtimes.node.images import State
+from edgecxr.runtimes.node.images import Image, State
 from edgecxr.runtimes.node.metrics import Metrics
 from edgecxr.runtimes.node.model import Models, choose
 from edgecxr.runtimes.node.outbox import Outbox
@@ -59,6 +62,7 @@ class Node:
         )
         self.models = Models(config, self.workers, chosen)
         dicom, http = config.dicom, config.http
+        self.drawings = Drawings(self.spool, config.screening.timeout_s)
         self.receiver = None if dicom is None else Receiver(self.spool, dicom)
         self.reporter = None if dicom is None else CommitmentReporter(self.spool, dicom)
         self.watchers = [Watcher(self.spool, section) for section in config.watch]
@@ -99,6 +103,7 @@ class Node:
         self._run("rounds", self._rounds.start, lambda grace_s: self._rounds.stop())
         self._run("workers", self.workers.start, self.workers.stop)
         self._run("outbox", self.outbox.start, lambda grace_s: self.outbox.stop())
+        self._run("drawings", lambda: None, lambda grace_s: self.drawings.close())  # the outbox may wait for one
         if self.reporter is not None:
             reporter = self.reporter
             self._run("storage commitment", reporter.start, lambda grace_s: reporter.stop(), "commitment-reporter")
@@ -171,8 +176,15 @@ class Node:
         """The model in the bundle with this digest; None when it is no longer here."""
         return self.models.spec(bundle)
 
+    def picture(self, image: Image) -> Picture:
+        """The film as the page shows it. Raises Refusal, OSError (no longer kept), DrawingError."""
+        return self.drawings.draw(image, LARGEST, 0)
+
     def result_object(self, kind: ObjectKind, image: int) -> bytes:
-        """The SR or the Secondary Capture of an image as a PS3.10 file. Raises ResultError, SpoolError."""
+        """The SR or the Secondary Capture of an image as a PS3.10 file.
+
+        Raises ResultError, SpoolError, and DrawingError where its picture cannot be drawn now.
+        """
         stream = io.BytesIO()
         self._write(kind, image, stream)
         return stream.getvalue()
@@ -191,7 +203,8 @@ class Node:
             raise ResultError(f"image {image} has no result ({row.state.value}); no object can be made of it")
         settings, source = self.config.results, self.spool.path(row)
         uid = uid or object_uid(result.record, kind, result.doubt)
-        made = build(kind, row, result, source, uid, settings=settings)
+        draw = partial(self.drawings.draw, row)
+        made = build(kind, row, result, source, uid, settings=settings, draw=draw)
         made.save_as(target, enforce_file_format=True)
 
     def _origin(self) -> Origin | None:

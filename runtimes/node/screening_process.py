@@ -1,22 +1,15 @@
-"""A `Screener` in a process of its own: what stalls or crashes in there can be killed and replaced.
-
-The parent asks, one request at a time, over a pipe; the child ends when the pipe closes, so it never outlives the node
-for longer than the film in its hands. A fault is a value (`Fault`) that tells whose it is: the film's, the machine's.
-"""
+"""A `Screener` in a process of its own (see `child`): what stalls or crashes in there can be killed and replaced."""
 
 import contextlib
-import logging
 import multiprocessing
 import os
-import signal
-import traceback
-import warnings
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from edgecxr.errors import BundleError, EngineError, KernelError, RefusalReason
+from edgecxr.runtimes.node.child import Child, Fault, FaultKind, fault_on_film, prepare, receive, send
 from edgecxr.runtimes.node.following import Following, Teller
 
 if TYPE_CHECKING:
@@ -28,9 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Fault", "Origin", "Reply", "ScreeningProcess", "Setup", "answer"]
 
-FaultKind = Literal["machine", "film", "crashed", "stuck"]
 OPEN_TIMEOUT_S = 300.0  # a first compilation on a small machine, with the golden set behind it
-CLOSE_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -68,15 +59,6 @@ class Reply:
     identity: dict[str, str]
 
 
-@dataclass(frozen=True)
-class Fault:
-    """No result. `machine`: engine or kernel; `film`: an error of ours on it; `crashed`, `stuck`: it is lost."""
-
-    kind: FaultKind
-    detail: str
-    follower: str = ""  # the engine that had taken over, or was being opened, when it was lost: it is blamed
-
-
 def answer(screener: "Screener", request: tuple[str, Any]) -> Reply | Fault | None:
     """One request: ``("screen", path)``, ``("begin", (part, place))`` or ``("prove", None)``.
 
@@ -91,8 +73,7 @@ def answer(screener: "Screener", request: tuple[str, Any]) -> Reply | Fault | No
     except (EngineError, KernelError, BundleError) as error:
         return Fault("machine", str(error))
     except Exception as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        return Fault("film", f"internal error: {type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}")
+        return fault_on_film(error)
 
 
 def _screen(screener: "Screener", path: str) -> Reply:
@@ -131,22 +112,20 @@ def _is_same_file(descriptor: int, path: str) -> bool:
 
 
 def _child(pipe: Connection, news: Connection, setup: Setup) -> None:
-    """Main of the child. A Ctrl-C in a terminal reaches the whole group, and is the parent's business."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.disable(logging.WARNING)  # libraries quote what they cannot read
-    warnings.simplefilter("ignore")
+    """Main of the child."""
+    prepare()
     from edgecxr.runtimes.screener import Screener
 
     options: dict[str, Any] = {"threads": setup.threads, "successors": setup.successors, "tell": Teller(news)}
     try:
         screener = Screener(_bundle(setup), setup.engine, setup.precision, setup.point, **options)
     except Exception as error:
-        _send(pipe, Fault("machine", str(error) or type(error).__name__))
+        send(pipe, Fault("machine", str(error) or type(error).__name__))
         return
     with screener:
-        _send(pipe, _origin(screener))
-        while (request := _receive(pipe)) is not None:
-            _send(pipe, answer(screener, request))
+        send(pipe, _origin(screener))
+        while (request := receive(pipe)) is not None:
+            send(pipe, answer(screener, request))
 
 
 def _bundle(setup: Setup) -> "Bundle":
@@ -175,35 +154,15 @@ def _origin(screener: "Screener") -> Origin:
     )
 
 
-def _receive(pipe: Connection) -> tuple[str, Any] | None:
-    try:
-        request: tuple[str, Any] | None = pipe.recv()
-    except (EOFError, OSError):
-        return None  # the parent is gone
-    return request
-
-
-def _send(pipe: Connection, value: object) -> None:
-    try:
-        pipe.send(value)
-    except OSError:
-        os._exit(0)  # the parent is gone; there is nobody to tell
-
-
-class ScreeningProcess:
+class ScreeningProcess(Child):
     """The parent's end: start, `open`, then one request at a time. `interrupt` alone may come from another thread."""
 
     def __init__(self, setup: Setup) -> None:
         """Start a child; `open` says what came of it."""
-        context = multiprocessing.get_context("spawn")
         self.setup = setup
-        self._pipe, far = context.Pipe()
-        news, told = context.Pipe(duplex=False)
+        news, told = multiprocessing.get_context("spawn").Pipe(duplex=False)
         self.following = Following(news)
-        self._process = context.Process(target=_child, args=(far, told, setup), name="edgecxr-screening", daemon=True)
-        self._process.start()
-        self.interrupted = False  # ended by us: that speaks against no engine
-        far.close()
+        super().__init__("screening", _child, told, setup)
         told.close()
         self._origin: Origin | None = None
         self.lost: Fault | None = None  # why its end was not expected
@@ -223,11 +182,6 @@ class ScreeningProcess:
         if self._origin is None:
             raise EngineError("the screening process has not been opened")
         return self.following.origin(self._origin)
-
-    @property
-    def pid(self) -> int:
-        """Of the child."""
-        return self._process.pid or 0
 
     def screen(self, path: Path, timeout_s: float) -> Reply | Fault:
         """Screen one file. After a fault of kind `crashed` or `stuck` the child is gone: open another."""
@@ -251,62 +205,16 @@ class ScreeningProcess:
         said = self._ask(("prove", None), timeout_s)
         return said if said is None or isinstance(said, Fault) else Fault("crashed", f"the child said {said!r}")
 
-    def _ask(self, request: tuple[str, Any], timeout_s: float) -> object:
-        try:
-            self._pipe.send(request)
-        except OSError:
-            return self._gone()
-        return self._await(timeout_s)
-
-    def _await(self, timeout_s: float) -> object:
-        try:
-            if not self._pipe.poll(timeout_s):
-                return self._lost("stuck", f"no answer within {timeout_s:g} s; the screening process was killed")
-            return self._pipe.recv()
-        except (EOFError, OSError):
-            return self._gone()
-
-    def _gone(self) -> Fault:
-        self._process.join(CLOSE_TIMEOUT_S)  # a closed pipe comes a moment before the end: keep its own exit code
-        if self._process.exitcode == -signal.SIGTERM:  # by an administrator or a shutdown: not the film's fault
-            self.kill()
-            return Fault("machine", "the screening process died (SIGTERM)")
-        return self._lost("crashed", "the screening process died")
-
     def _lost(self, kind: FaultKind, detail: str) -> Fault:
-        """End what is left of the child. An engine that takes over in it is blamed before a film is."""
+        """An engine that takes over in it is blamed before a film is."""
         follower = "" if self.interrupted else self.following.at_work()
-        self.kill()
-        if kind == "crashed":
-            detail = f"{detail} ({_ending(self._process.exitcode)})"
-        self.lost = Fault(kind, detail)
+        self.lost = super()._lost(kind, detail)
         if follower:
-            self.lost = Fault("machine", f"{detail}; {follower} was open in it, and is not used any more", follower)
+            told = f"{self.lost.detail}; {follower} was open in it, and is not used any more"
+            self.lost = Fault("machine", told, follower)
         return self.lost
-
-    def close(self) -> None:
-        """Let the child end by itself; kill it when it does not."""
-        self._pipe.close()
-        self._process.join(CLOSE_TIMEOUT_S)
-        self.kill()
-
-    def interrupt(self) -> None:
-        """End the child at once; whoever waits for it is told that it crashed."""
-        self.interrupted = True
-        self._process.kill()
 
     def kill(self) -> None:
         """End the child at once; twice is harmless."""
-        self._pipe.close()
         self.following.close()
-        self._process.kill()  # SIGKILL ends a stopped process too
-        self._process.join()
-
-
-def _ending(code: int | None) -> str:
-    if code is not None and code < 0:
-        try:
-            return signal.Signals(-code).name
-        except ValueError:
-            return f"signal {-code}"
-    return f"exit code {code}"
+        super().kill()

@@ -35,6 +35,7 @@ from edgecxr.runtimes.node.owed import Owed
 from edgecxr.runtimes.node.parts import MEGABYTE, Part, Parts, disk_error, free_bytes
 from edgecxr.runtimes.node.recovery import Recovery, lock_exclusively, mend
 from edgecxr.runtimes.node.retention import DAY_S, Clock, forget_delivered, redate, set_aside
+from edgecxr.runtimes.node.undrawn import Undrawn
 
 __all__ = [
     "Arrival",
@@ -79,6 +80,7 @@ class Spool:
         self._deliveries = Deliveries(self._database)
         self._commitments = Commitments(self._database)
         self.doubts = Doubts(self._database, Owed(self.folder / "doubts"))
+        self.undrawn = Undrawn(self._database)
         self._parts = Parts(incoming, limits.max_object_mb * MEGABYTE, limits.refuse_below_mb * MEGABYTE)
         self.coming = Coming(self._database.nudge)  # what is being committed
         self._lock: int | None = None

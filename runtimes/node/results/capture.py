@@ -16,9 +16,13 @@ UNPAIRED = ("ABDOMEN", "CHEST", "CSPINE", "HEAD", "HEART", "LSPINE", "NECK", "PE
 
 
 def capture(making: Making) -> Dataset:
-    """The capture as a data set with its file meta information. Without PixelSpacing: nothing is to be measured."""
+    """The capture as a data set with its file meta information. Without PixelSpacing: nothing is to be measured.
+
+    Raises DrawingError while its picture may yet be drawn.
+    """
+    pixels, missing = sheet(making)
     dataset: Dataset = SCImage(
-        pixel_array=sheet(making),
+        pixel_array=pixels,
         photometric_interpretation="RGB",
         bits_allocated=8,
         coordinate_system="PATIENT",
@@ -28,11 +32,11 @@ def capture(making: Making) -> Dataset:
     )
     dataset["PixelData"].VR = "OB"
     fill(dataset, making)
-    _describe(dataset, making)
+    _describe(dataset, making, missing)
     return dataset
 
 
-def _describe(dataset: Dataset, making: Making) -> None:
+def _describe(dataset: Dataset, making: Making, missing: str) -> None:
     source = making.source
     dataset.ConversionType = "WSD"
     dataset.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
@@ -46,20 +50,21 @@ def _describe(dataset: Dataset, making: Making) -> None:
     if source.burned_in:  # does it identify the patient? Our words do not; about the film, what the film says
         dataset.BurnedInAnnotation = source.burned_in
     dataset.LossyImageCompression = "01" if source.lossy else "00"
-    dataset.DerivationDescription = f"{WARNING}. {_result(making)}"[:1024]
-    dataset.ImageComments = "\r\n".join((WARNING, _result(making), *making.notes))[:10240]
+    dataset.DerivationDescription = f"{WARNING}. {_result(making, missing)}"[:1024]
+    dataset.ImageComments = "\r\n".join((WARNING, _result(making, missing), *making.notes))[:10240]
     if source.is_image:
         dataset.SourceImageSequence = [_reference(making)]
 
 
-def _result(making: Making) -> str:
+def _result(making: Making, missing: str) -> str:
     if making.refused:
         return f"REFUSED, not screened: {making.reason}"
     lines = (
         f"{finding['name']} {finding['decision']} ({finding['probability']:.6f}, threshold {finding['threshold']:.6f})"
         for finding in making.record["findings"]
     )
-    return f"Heatmap by {making.model}: {'; '.join(lines)}"
+    shown = f"{missing}. Result of" if missing else "Heatmap by"
+    return f"{shown} {making.model}: {'; '.join(lines)}"
 
 
 def _reference(making: Making) -> Dataset:

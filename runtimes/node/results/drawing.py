@@ -3,23 +3,21 @@
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from edgecxr.errors import Refusal
-from edgecxr.heatmap import colour_overlay, display_gray
-from edgecxr.kernels import preprocess
-from edgecxr.read import read_radiograph
+from edgecxr.errors import DrawingError, Refusal
+from edgecxr.heatmap import colour_overlay
+from edgecxr.runtimes.node.drawing_process import LARGEST
 from edgecxr.runtimes.node.results.making import Making
 from edgecxr.runtimes.node.results.record import heatmap, most_urgent
-from edgecxr.spec import PreprocessSpec
 
 __all__ = ["LONGEST", "sheet"]
 
-LONGEST = 1024  # pixels of the sheet's long side
+LONGEST = LARGEST  # pixels of the sheet's long side
 NARROWEST = 680  # of its width, so that every line fits
 SMALLEST = 640  # long side of the film as shown; a smaller film is enlarged to it
 MARGIN = 20
@@ -33,11 +31,25 @@ AMBER, CYAN = (255, 176, 46), (92, 190, 214)
 Colour = tuple[int, int, int]
 
 
-def sheet(making: Making) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8, at most `LONGEST` on a side."""
+class _Film(NamedTuple):
+    """What stands in the middle of the sheet."""
+
+    image: Image.Image
+    caption: str
+    scale: str = ""  # how it was scaled
+    mapped: bool = False  # whether colours lie over it
+    missing: str = ""  # why no film is shown that was read
+
+
+def sheet(making: Making) -> tuple[NDArray[np.uint8], str]:
+    """(H, W, 3) uint8, at most `LONGEST` on a side; why it has no picture of a film that was read, "" where it has.
+
+    Raises DrawingError while that may pass.
+    """
     findings = _ordered(making.record)[:SHOWN]
     below = HEAD + FOOT + (max(len(findings), 1) * ROW if not making.refused else 3 * ROW)
-    film, caption, scale = _film(making, LONGEST - BANNER - below)
+    shown = _film(making, LONGEST - BANNER - below)
+    film = shown.image
     width = max(film.width, NARROWEST)
     canvas = Image.new("RGB", (width, BANNER + film.height + below), BLACK)
     pen = ImageDraw.Draw(canvas)
@@ -45,35 +57,35 @@ def sheet(making: Making) -> NDArray[np.uint8]:
     canvas.paste(film, ((width - film.width) // 2, BANNER))
     top = BANNER + film.height
     pen.rectangle((0, top, width, canvas.height), fill=PLATE)
-    _caption(pen, making, caption, (width, top))
+    _caption(pen, shown, (width, top))
     if making.refused:
         _refusal(pen, making, (width, top + HEAD))
     else:
         for index, finding in enumerate(findings):
             _finding(pen, finding, width, top + HEAD + index * ROW)
-    _foot(pen, making, scale, (width, canvas.height - FOOT))
-    return np.asarray(canvas, np.uint8)
+    _foot(pen, making, shown.missing or shown.scale, (width, canvas.height - FOOT))
+    return np.asarray(canvas, np.uint8), shown.missing
 
 
-def _film(making: Making, tallest: int) -> tuple[Image.Image, str, str]:
-    """The film, under the map of its most urgent finding; what is shown, and how it was scaled."""
+def _film(making: Making, tallest: int) -> _Film:
+    """The film, under the map of its most urgent finding. Raises DrawingError while it may yet be drawn."""
     try:
-        radiograph = read_radiograph(making.path)
-        rows, columns = radiograph.shape
-        longest = min(tallest if rows >= columns else LONGEST, int(tallest * max(1.0, columns / rows)))
-        size = max(16, min(longest, max(rows, columns, SMALLEST)))
-        spec = PreprocessSpec(size=size)
-        box = spec.placement(rows, columns)
-        gray = display_gray(preprocess([radiograph], spec)[0, 0], box)
+        picture = making.draw(tallest, SMALLEST)
     except Refusal:
-        return _no_film(), "The picture cannot be shown", ""
-    scale = f"Film of {columns} × {rows} pixels, shown at {box.width} × {box.height}"
+        return _Film(_no_film(), "The picture cannot be shown")
+    except DrawingError as error:
+        if not error.given_up:
+            raise
+        return _Film(_no_film(), "The picture cannot be shown", missing=f"No picture: {error.detail}")
+    gray = picture.gray
+    rows, columns = gray.shape
+    scale = f"Film of {picture.columns} × {picture.rows} pixels, shown at {columns} × {rows}"
     finding = most_urgent(making.record)
     if finding is None or making.cam is None:
-        return Image.fromarray(gray).convert("RGB"), "The film, without a heatmap", scale
-    strength = heatmap(making.record, making.cam, finding, (box.height, box.width))
+        return _Film(Image.fromarray(gray).convert("RGB"), "The film, without a heatmap", scale)
+    strength = heatmap(making.record, making.cam, finding, (rows, columns))
     caption = f"Heatmap: where the film speaks for {_title(finding['name'])}"
-    return Image.fromarray(colour_overlay(gray, strength)), caption, scale
+    return _Film(Image.fromarray(colour_overlay(gray, strength)), caption, scale, mapped=True)
 
 
 def _no_film() -> Image.Image:
@@ -91,11 +103,11 @@ def _banner(pen: ImageDraw.ImageDraw, width: int, doubtful: bool) -> None:
     pen.text((width // 2, BANNER // 2 - 1), text, font=_font(18 if doubtful else 22, True), fill=AMBER, anchor="mm")
 
 
-def _caption(pen: ImageDraw.ImageDraw, making: Making, text: str, corner: tuple[int, int]) -> None:
+def _caption(pen: ImageDraw.ImageDraw, shown: _Film, corner: tuple[int, int]) -> None:
     """What is shown, and the key to the colours."""
     width, top = corner
-    pen.text((MARGIN, top + HEAD // 2), text, font=_font(14), fill=GRAY, anchor="lm")
-    if making.cam is None or making.refused:
+    pen.text((MARGIN, top + HEAD // 2), shown.caption, font=_font(14), fill=GRAY, anchor="lm")
+    if not shown.mapped:
         return
     ramp = colour_overlay(np.full((10, 120), 90, np.uint8), np.tile(np.linspace(0, 1, 120), (10, 1)))
     left = width - MARGIN - 36 - 120
@@ -159,7 +171,7 @@ def _foot(pen: ImageDraw.ImageDraw, making: Making, scale: str, corner: tuple[in
     pen.text((MARGIN, top + 39), what, font=_font(13), fill=GRAY, anchor="lm")
     when = f"{making.moment:%Y-%m-%d %H:%M} {making.offset}"
     pen.text((right, top + 39), when, font=_font(13), fill=GRAY, anchor="rm")
-    pen.text((MARGIN, top + 58), scale, font=_font(13), fill=GRAY, anchor="lm")
+    pen.text((MARGIN, top + 58), _fitting(scale, width - 2 * MARGIN, 13), font=_font(13), fill=GRAY, anchor="lm")
     if hidden > 0:
         pen.text((right, top + 58), f"{hidden} more findings in the report", font=_font(13), fill=GRAY, anchor="rm")
 

@@ -4,7 +4,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgecxr import __version__
 from edgecxr.runtimes.node.config import ResultSection
+from edgecxr.runtimes.node.drawing_process import Draw
 from edgecxr.runtimes.node.results.codes import uid
 from edgecxr.runtimes.node.results.source import Source
 from edgecxr.runtimes.node.results.text import ascii_text
@@ -21,15 +21,15 @@ __all__ = ["Making"]
 
 @dataclass(frozen=True)
 class Making:
-    """A result about to be made: pure data, so that the same one gives the same object."""
+    """A result about to be made: data and a film, so that the same one gives the same object."""
 
     source: Source
     record: Mapping[str, Any]
     cam: NDArray[np.float32] | None  # (C, h, w)
     decided: float  # Unix seconds
     instance: str  # SOP Instance UID that the object gets
-    path: Path  # the image's bytes
     settings: ResultSection
+    draw: Draw  # its film
     doubt: str = ""  # why the result is in doubt, since it was decided
     version: str = __version__
 

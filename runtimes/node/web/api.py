@@ -1,7 +1,8 @@
 """``/v1``: post a film, read results."""
 
+import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -24,6 +25,7 @@ from edgecxr.runtimes.node.web.intake import EmptyBody, SlowBody, check_length, 
 from edgecxr.runtimes.node.web.view import Node, NodeView, ObjectKind, result_of
 
 if TYPE_CHECKING:
+    from edgecxr.runtimes.node.drawing_process import Picture
     from edgecxr.runtimes.node.web.stream import Changes
 
 __all__ = ["find_image", "router"]
@@ -45,6 +47,11 @@ REFUSALS: Responses = {
     507: {"model": Problem, "description": "No room; nothing was taken"},
 }
 ABSENT: Responses = {404: {"model": Problem, "description": "There is no such image, or it has none of these"}}
+DRAWN: Responses = ABSENT | {
+    500: {"model": Problem, "description": "Drawing the film crashed or stalled; twice, and it is not tried again"},
+    503: {"model": Problem, "description": "Other films are being drawn; ask again after Retry-After"},
+}
+TURN_S = 15.0  # longest wait for a turn to draw
 
 router = APIRouter(prefix="/v1")
 ImageId = Annotated[int, PathParameter(ge=1, lt=1 << 63, description="id of the image")]
@@ -146,27 +153,36 @@ def one_result(node: Node, after: BackgroundTasks, image: ImageId) -> Response:
     return JSONResponse(found.model_dump(mode="json"), code_of(found))
 
 
-@router.get("/results/{image}/film.png", response_class=Response, responses=ABSENT, summary="Preview of the film")
-def film(node: Node, image: ImageId) -> Response:
+@router.get("/results/{image}/film.png", response_class=Response, responses=DRAWN, summary="Preview of the film")
+async def film(request: Request, node: Node, image: ImageId) -> Response:
     """The film as its header says it is displayed, at most 1024 pixels a side."""
-    return Response(pictures.film_png(_preview(node, find_image(node, image))), media_type=PNG)
+    return await _in_turn(request, lambda: _film(node, image))
 
 
-@router.get("/results/{image}/heatmap.png", response_class=Response, responses=ABSENT, summary="Origin of a score")
-def heatmap(
+def _film(node: NodeView, image: int) -> Response:
+    return Response(pictures.film_png(_picture(node, find_image(node, image))), media_type=PNG)
+
+
+@router.get("/results/{image}/heatmap.png", response_class=Response, responses=DRAWN, summary="Origin of a score")
+async def heatmap(
+    request: Request,
     node: Node,
     image: ImageId,
     finding: Annotated[str | None, Query(description="the most urgent one unless given")] = None,
     film: Annotated[bool, Query(description="laid over the film; else colours with an alpha channel alone")] = False,
 ) -> Response:
     """The heatmap of one finding, as large as film.png."""
+    return await _in_turn(request, lambda: _heatmap(node, image, finding, film))
+
+
+def _heatmap(node: NodeView, image: int, finding: str | None, film: bool) -> Response:
     found = find_image(node, image)
     result = _with_map(node, found)
     entries = {entry["name"]: entry for entry in result.record["findings"]}
     entry = entries.get(finding) if finding else most_urgent(result.record)
     if entry is None:
         raise HTTPException(404, f"no finding of that name was decided on; there is {', '.join(entries)}")
-    picture = _preview(node, found)
+    picture = _picture(node, found)
     rows, columns = picture.gray.shape
     strength = heatmap_of(result.record, result.map, entry, (rows, columns))
     return Response((pictures.blend_png if film else pictures.overlay_png)(picture, strength), media_type=PNG)
@@ -181,15 +197,24 @@ def cam(node: Node, image: ImageId) -> Response:
     return Response(pictures.cam_npy(result.map), media_type=NPY, headers=headers)
 
 
-@router.get("/results/{image}/{kind}.dcm", response_class=Response, responses=ABSENT, summary="The result as DICOM")
-def result_object(node: Node, after: BackgroundTasks, image: ImageId, kind: ObjectKind) -> Response:
+@router.get("/results/{image}/{kind}.dcm", response_class=Response, responses=DRAWN, summary="The result as DICOM")
+async def result_object(
+    request: Request, node: Node, after: BackgroundTasks, image: ImageId, kind: ObjectKind
+) -> Response:
     """`sr`: Structured Report; `capture`: Secondary Capture with the heatmap. 409 where none can be made."""
+    if kind == "capture":
+        answer = await _in_turn(request, lambda: _object(node, image, kind))
+    else:
+        answer = await run_in_threadpool(_object, node, image, kind)
+    after.add_task(node.spool.fetched, [image])
+    return answer
+
+
+def _object(node: NodeView, image: int, kind: ObjectKind) -> Response:
     if result_of(node, find_image(node, image)) is None:
         raise HTTPException(404, "the image has no result: it waits, or could not be screened")
     name = f'attachment; filename="edgecxr-{image}-{kind}.dcm"'
-    made = node.result_object(kind, image)
-    after.add_task(node.spool.fetched, [image])
-    return Response(made, media_type=DICOM, headers={"content-disposition": name})
+    return Response(node.result_object(kind, image), media_type=DICOM, headers={"content-disposition": name})
 
 
 def note_fetched(node: NodeView, after: BackgroundTasks, found: Sequence[Answer]) -> None:
@@ -220,9 +245,23 @@ def _with_map(node: NodeView, image: Image) -> Mapped:
     return Mapped(result.record, result.cam)
 
 
-def _preview(node: NodeView, image: Image) -> pictures.Preview:
+async def _in_turn(request: Request, draw: Callable[[], Response]) -> Response:
+    """What `draw` gives, in one of few threads: whoever waits for a film that stalls holds no other request up."""
+    turn: asyncio.Semaphore = request.app.state.drawing
     try:
-        return pictures.preview(node.spool.path(image))
+        await asyncio.wait_for(turn.acquire(), TURN_S)
+    except asyncio.TimeoutError:
+        told = f"other films have been drawn for {TURN_S:g} s; ask again"
+        raise HTTPException(503, told, headers={"retry-after": f"{TURN_S:.0f}"}) from None
+    try:
+        return await run_in_threadpool(draw)
+    finally:
+        turn.release()
+
+
+def _picture(node: NodeView, image: Image) -> "Picture":
+    try:
+        return node.picture(image)
     except Refusal as error:
         raise HTTPException(404, f"the film cannot be shown: {error}") from error
     except OSError as error:

@@ -1,5 +1,6 @@
 """The application: API, pages and their guard around one node."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from edgecxr import __version__
-from edgecxr.errors import ObjectTooLarge, ResultError, SpoolFull
+from edgecxr.errors import DrawingError, ObjectTooLarge, ResultError, SpoolFull
 from edgecxr.runtimes.node.config import HttpSection
 from edgecxr.runtimes.node.web.access import Access, Guard
 from edgecxr.runtimes.node.web.api import router as api
@@ -32,7 +33,8 @@ screened: once an id was given, it survives a power cut. A film that cannot be j
 
 Where a password is configured: `Authorization: Bearer PASSWORD`, or Basic with any user name.
 """
-STATUS = {SpoolFull: 507, ObjectTooLarge: 413, ResultError: 409}
+DRAWING = 2  # threads that draw, or wait for a drawing; the others have nothing to do with it
+STATUS = {SpoolFull: 507, ObjectTooLarge: 413, ResultError: 409, DrawingError: 500}
 
 
 def create_app(node: NodeView) -> FastAPI:
@@ -47,6 +49,7 @@ def create_app(node: NodeView) -> FastAPI:
     )
     section = node.config.http or HttpSection()
     app.state.node = node
+    app.state.drawing = asyncio.Semaphore(DRAWING)
     app.state.changes = Changes(node.spool)
     app.state.access = Access(section)
     app.include_router(api)

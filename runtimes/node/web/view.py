@@ -9,6 +9,7 @@ from edgecxr.runtimes.node.spool import Image, Result, State
 
 if TYPE_CHECKING:
     from edgecxr.runtimes.node.config import NodeConfig
+    from edgecxr.runtimes.node.drawing_process import Picture
     from edgecxr.runtimes.node.spool import Spool
 
 __all__ = ["HealthView", "Node", "NodeView", "ObjectKind", "result_of"]
@@ -72,8 +73,13 @@ class NodeView(Protocol):
     def metrics(self) -> bytes:
         """Prometheus text format 0.0.4."""
 
+    def picture(self, image: Image) -> "Picture":
+        """The film, at most `LARGEST` pixels a side. Raises Refusal, OSError (no longer kept), DrawingError."""
+
     def result_object(self, kind: ObjectKind, image: int) -> bytes:
-        """The SR or the Secondary Capture of an image as a PS3.10 file. Raises ResultError where none can be made."""
+        """The SR or the Secondary Capture of an image as a PS3.10 file. Raises ResultError where none can be made,
+        and DrawingError where its picture cannot be drawn now.
+        """
 
 
 def result_of(node: NodeView, image: Image) -> Result | None:

@@ -11,9 +11,11 @@ import pydicom
 import pytest
 from pydicom.sr.codedict import codes
 
-from edgecxr.errors import RefusalReason, ResultError
+from edgecxr.errors import DrawingError, RefusalReason, ResultError
 from edgecxr.phantom import chest, write_dicom
 from edgecxr.runtimes.node.config import ResultSection
+from edgecxr.runtimes.node.drawing_process import Picture
+from edgecxr.runtimes.node.results import build
 from edgecxr.runtimes.node.results.drawing import BANNER
 
 KINDS = pytest.mark.parametrize("kind", ["sr", "capture"])
@@ -348,3 +350,22 @@ def test_every_shared_file_has_a_result_or_a_reason(
         assert result.StudyInstanceUID
         assert kind != "sr" or not numbers(result)
     assert made > 40
+
+
+@pytest.mark.parametrize("given_up", [False, True])
+def test_a_film_whose_drawing_fails_keeps_no_result_back(phantom: Any, given_up: bool) -> None:
+    def fails(tallest: int, longest: int) -> Picture:
+        raise DrawingError("its drawing failed twice: the drawing process died (SIGSEGV)", given_up=given_up)
+
+    made = phantom.image, phantom.result, phantom.path, "2.25.1"
+    settings = ResultSection()
+    assert numbers(build("sr", *made, settings=settings, draw=fails)) == numbers(phantom.build("sr"))
+    if not given_up:
+        with pytest.raises(DrawingError, match="SIGSEGV"):
+            build("capture", *made, settings=settings, draw=fails)
+        return
+    capture = build("capture", *made, settings=settings, draw=fails)
+    for text in (capture.ImageComments, capture.DerivationDescription):
+        assert "No picture: its drawing failed twice: the drawing process died (SIGSEGV). Result of" in text
+        assert "Heatmap by" not in text
+    assert capture.pixel_array.shape[0] < phantom.build("capture").pixel_array.shape[0]

@@ -15,9 +15,11 @@ import pytest
 from edgecxr.errors import ResultError
 from edgecxr.phantom import chest, write_dicom
 from edgecxr.runtimes.node.config import HttpSection, NodeConfig, SpoolLimits
+from edgecxr.runtimes.node.drawing_process import LARGEST, Picture
+from edgecxr.runtimes.node.drawings import Drawings
 from edgecxr.runtimes.node.identity import read_identity
 from edgecxr.runtimes.node.results.record import to_record
-from edgecxr.runtimes.node.spool import Outcome, Spool
+from edgecxr.runtimes.node.spool import Image, Outcome, Spool
 from edgecxr.runtimes.node.web.app import WebServer, create_app
 from edgecxr.runtimes.screener import Screener
 
@@ -50,6 +52,7 @@ class Clinic:
         self.spool = Spool(folder / "spool", self.config.spool)
         self.screener = screener
         self.problems: tuple[str, ...] = ()
+        self.drawings = Drawings(self.spool, 60.0)
         self._stop = threading.Event()
 
     def health(self) -> Condition:
@@ -60,6 +63,9 @@ class Clinic:
 
     def metrics(self) -> bytes:
         return b"edgecxr_images_total 1\n"
+
+    def picture(self, image: Image) -> Picture:
+        return self.drawings.draw(image, LARGEST, 0)
 
     def result_object(self, kind: str, image: int) -> bytes:
         if not self.spool.get(image).study_instance:
@@ -141,6 +147,7 @@ def serve(tmp_path: Path, screener: Screener) -> Iterator[Callable[..., Served]]
     for served in started:
         served.client.close()
         served.server.stop()
+        served.clinic.drawings.close()
         served.clinic.spool.close()
 
 
