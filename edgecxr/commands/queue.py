@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgecxr.commands.choices import make_folder, misuse, writing
-from edgecxr.commands.image_text import details, table
+from edgecxr.commands.image_text import details, refusals_table, table
 from edgecxr.commands.terminal import ExitCode, guarded, note, print_json, progress, require_node
 
 if TYPE_CHECKING:
@@ -89,6 +89,25 @@ def show(
         print(line)
 
 
+def refusals(
+    config: Config,
+    limit: Annotated[int, typer.Option(min=1, help="Rows to show, newest first.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """What was refused at the door and is not among the images: who sent it, the answer, and why. No patient data.
+
+    Example: `edgecxr queue refusals --config node.yaml`
+    """
+    with _spool(config) as spool:
+        rows = spool.door.newest(limit)
+    if as_json:
+        print_json({"refusals": [vars(row) for row in rows]})
+        return
+    for line in refusals_table(rows):
+        print(line)
+    note(f"{sum(row.number for row in rows)} refused at the door in these rows")
+
+
 def retry(
     config: Config,
     images: Annotated[list[int] | None, typer.Argument(help="Numbers of images.", show_default=False)] = None,
@@ -153,7 +172,7 @@ def export(
         raise typer.Exit(ExitCode.SOME_REFUSED)
 
 
-for verb, name in ((list_images, "list"), (show, "show"), (retry, "retry"), (export, "export")):
+for verb, name in ((list_images, "list"), (show, "show"), (refusals, "refusals"), (retry, "retry"), (export, "export")):
     queue.command(name)(guarded(verb))
 
 

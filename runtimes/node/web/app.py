@@ -12,7 +12,8 @@ from starlette.responses import JSONResponse, Response
 from edgecxr import __version__
 from edgecxr.errors import ObjectTooLarge, ResultError, SpoolFull
 from edgecxr.runtimes.node.config import HttpSection
-from edgecxr.runtimes.node.web.access import Access, Guard
+from edgecxr.runtimes.node.storage import NO_ROOM, TOO_LARGE
+from edgecxr.runtimes.node.web.access import Access, Guard, client_address
 from edgecxr.runtimes.node.web.api import router as api
 from edgecxr.runtimes.node.web.operation import router as operation
 from edgecxr.runtimes.node.web.pages import message
@@ -33,6 +34,8 @@ screened: once an id was given, it survives a power cut. A film that cannot be j
 Where a password is configured: `Authorization: Bearer PASSWORD`, or Basic with any user name.
 """
 STATUS = {SpoolFull: 507, ObjectTooLarge: 413, ResultError: 409}
+
+TURNED_AWAY = {SpoolFull: NO_ROOM, ObjectTooLarge: TOO_LARGE}  # films, in the words that DICOM peers get
 
 
 def create_app(node: NodeView) -> FastAPI:
@@ -85,6 +88,9 @@ def _misused(request: Request, error: Exception) -> Response:
 
 def _known(request: Request, error: Exception) -> Response:
     status = next(code for kind, code in STATUS.items() if isinstance(error, kind))
+    if request.url.path == "/v1/screen" and type(error) in TURNED_AWAY:
+        node: NodeView = request.app.state.node
+        node.spool.door.note("", client_address(request.scope), f"HTTP {status}", TURNED_AWAY[type(error)])
     return JSONResponse({"error": str(error)}, status)
 
 

@@ -12,8 +12,9 @@ import httpx
 import imagecodecs
 import numpy as np
 import pytest
+from waiting import until
 
-from edgecxr.runtimes.node.spool import Outcome
+from edgecxr.runtimes.node.spool import Arrival, Outcome
 
 Films = dict[str, Path]
 
@@ -275,3 +276,23 @@ def test_many_wait_at_once_and_stop_does_not_wait_for_them(served: Any, films: F
     for thread in threads:
         thread.join()
     assert [answer.status_code for answer in answers] == [202, 202, 202]
+
+
+def test_films_that_are_turned_away_are_in_the_status(served: Any, films: Films) -> None:
+    for _ in range(2):
+        assert served.client.post("/v1/screen", content=bytes(5_000_000)).status_code == 413
+    for _ in range(50):
+        with served.clinic.spool.part() as part:
+            part.write(str(_).encode())
+            served.clinic.spool.commit(part, Arrival("", "", "", "folder"))
+    assert served.post(films["plain"], wait=0).status_code == 507
+    until(lambda: served.client.get("/v1/status").json()["turned_away_hour"] == 3)
+    until(lambda: len(served.client.get("/v1/status").json()["turned_away"]) == 2)
+    newest, before = served.client.get("/v1/status").json()["turned_away"]
+    assert (newest["answer"], newest["reason"], newest["number"]) == ("HTTP 507", "no room for another image", 1)
+    assert (before["answer"], before["reason"], before["number"]) == (
+        "HTTP 413",
+        "the object is larger than is taken",
+        2,
+    )
+    assert (newest["calling_ae"], newest["address"], newest["first"]) == ("", "127.0.0.1", newest["last"])
