@@ -35,7 +35,10 @@ Where a password is configured: `Authorization: Bearer PASSWORD`, or Basic with 
 """
 STATUS = {SpoolFull: 507, ObjectTooLarge: 413, ResultError: 409}
 
-TURNED_AWAY = {SpoolFull: NO_ROOM, ObjectTooLarge: TOO_LARGE}  # films, in the words that DICOM peers get
+TURNED_AWAY: dict[type[Exception], str] = {
+    SpoolFull: NO_ROOM,
+    ObjectTooLarge: TOO_LARGE,
+}  # films, in the words that DICOM peers get
 
 
 def create_app(node: NodeView) -> FastAPI:
