@@ -34,11 +34,8 @@ screened: once an id was given, it survives a power cut. A film that cannot be j
 Where a password is configured: `Authorization: Bearer PASSWORD`, or Basic with any user name.
 """
 STATUS = {SpoolFull: 507, ObjectTooLarge: 413, ResultError: 409}
-
-TURNED_AWAY: dict[type[Exception], str] = {
-    SpoolFull: NO_ROOM,
-    ObjectTooLarge: TOO_LARGE,
-}  # films, in the words that DICOM peers get
+# films, in the words that DICOM peers get
+TURNED_AWAY: dict[type[Exception], str] = {SpoolFull: NO_ROOM, ObjectTooLarge: TOO_LARGE}
 
 
 def create_app(node: NodeView) -> FastAPI:
