@@ -6,6 +6,7 @@ leaves a note in memory and goes on, and a thread writes the notes, at most one 
 disk is full they wait in memory, bounded like the table. A peer that is told the same again counts in the same row.
 """
 
+import contextlib
 import logging
 import sqlite3
 import threading
@@ -67,8 +68,10 @@ class Door:
         with self._lock:
             self._keep(new)
             if self._writer is None and not self._closing.is_set():
-                self._writer = threading.Thread(target=self._write_in_turn, name="edgecxr-door", daemon=True)
-                self._writer.start()
+                writer = threading.Thread(target=self._write_in_turn, name="edgecxr-door", daemon=True)
+                with contextlib.suppress(RuntimeError):  # no more threads: the next note tries again
+                    writer.start()
+                    self._writer = writer
         self._noted.set()
 
     def newest(self, limit: int = 100) -> list[TurnedAway]:

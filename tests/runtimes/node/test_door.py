@@ -1,6 +1,7 @@
 """What is refused before it is an image: it has a row and says why, whatever the disk and the peers do."""
 
 import sqlite3
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -191,3 +192,17 @@ def test_a_spool_of_an_earlier_version_gets_the_table(folder: Path) -> None:
     spool = Spool(folder, LIMITS)
     assert told(spool) == [("UNIT", "rejected", "why")]
     spool.close()
+
+
+def test_without_a_thread_to_write_it_a_note_is_kept_and_written_later(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as without:
+        without.setattr(threading.Thread, "start", start)
+        spool.door.note("UNIT", "10.0.0.1", "rejected", "why")
+    assert told(spool) == [("UNIT", "rejected", "why")]
+    spool.door.note("UNIT", "10.0.0.1", "rejected", "why")
+    until(lambda: not spool.door._notes and spool.door.count(0) == 2)
