@@ -6,11 +6,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgecxr.runtimes.node.door import TurnedAway
     from edgecxr.runtimes.node.images import Image, Result
 
-__all__ = ["details", "table"]
+__all__ = ["details", "refusals_table", "table"]
 
 HEADER = ("IMAGE", "STATE", "AGE", "PATIENT ID", "NAME OR FILE", "RESULT")
+REFUSALS_HEADER = ("LAST", "TIMES", "CALLING AE", "ADDRESS", "ANSWER", "REASON")
 LACKING = "-"
 MOMENTS = ("received", "decided")  # Unix seconds
 BULKY = ("map",)  # how the heatmap is to be read: for programs
@@ -18,9 +20,26 @@ BULKY = ("map",)  # how the heatmap is to be read: for programs
 
 def table(rows: Sequence[tuple["Image", "Result | None"]]) -> Iterator[str]:
     """A header and a line for each row, in columns; nothing where there is no row."""
+    yield from _columns([HEADER, *(_cells(image, result) for image, result in rows)] if rows else [])
+
+
+def refusals_table(rows: Sequence["TurnedAway"]) -> Iterator[str]:
+    """What was turned away at the door, in columns; nothing where nothing was."""
+    cells = [
+        (
+            datetime.fromtimestamp(one.last).astimezone().isoformat(timespec="seconds"),
+            str(one.number),
+            *(_safe(word) or LACKING for word in (one.calling_ae, one.address, one.answer, one.reason)),
+        )
+        for one in rows
+    ]
+    yield from _columns([REFUSALS_HEADER, *cells] if cells else [])
+
+
+def _columns(cells: Sequence[Sequence[str]]) -> Iterator[str]:
+    """A line for each row, every cell as wide as the widest of its column."""
     from rich.cells import cell_len
 
-    cells = [HEADER, *(_cells(image, result) for image, result in rows)] if rows else []
     widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
     for line in cells:
         padded = (word + " " * (width - cell_len(word)) for word, width in zip(line, widths, strict=True))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgecxr.commands.choices import make_folder, misuse, writing
-from edgecxr.commands.image_text import details, table
+from edgecxr.commands.image_text import details, refusals_table, table
 from edgecxr.commands.terminal import ExitCode, guarded, note, print_json, progress, require_node
 
 if TYPE_CHECKING:
@@ -87,6 +87,25 @@ def show(
         return
     for line in details(value):
         print(line)
+
+
+def refusals(
+    config: Config,
+    limit: Annotated[int, typer.Option(min=1, help="Rows to show, newest first.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """What was refused at the door and is not among the images: who sent it, the answer, and why. No patient data.
+
+    Example: `edgecxr queue refusals --config node.yaml`
+    """
+    with _spool(config) as spool:
+        rows = spool.door.newest(limit)
+    if as_json:
+        print_json({"refusals": [vars(row) for row in rows]})
+        return
+    for line in refusals_table(rows):
+        print(line)
+    note(f"{sum(row.number for row in rows)} refused at the door in these rows")
 
 
 def retry(
@@ -176,7 +195,14 @@ def forget(
     note(f"{sum(number for _, number in given_up)} results for {destination} were given up")
 
 
-VERBS = ((list_images, "list"), (show, "show"), (retry, "retry"), (export, "export"), (forget, "forget"))
+VERBS = (
+    (list_images, "list"),
+    (show, "show"),
+    (refusals, "refusals"),
+    (retry, "retry"),
+    (export, "export"),
+    (forget, "forget"),
+)
 for verb, name in VERBS:
     queue.command(name)(guarded(verb))
 

@@ -19,7 +19,6 @@ from edgecxr.errors import SpoolError, SpoolFull
 
 __all__ = ["SCHEMA_VERSION", "Database", "packed", "storable", "unpacked"]
 
-SCHEMA_VERSION = 4
 BUSY_S = 30.0  # how long a writer of another process may hold the file
 
 SCHEMA = """
@@ -111,7 +110,22 @@ CREATE TABLE undrawn (
     error TEXT NOT NULL
 );
 """,
+    """
+CREATE TABLE turned_away (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    calling_ae TEXT NOT NULL,
+    address TEXT NOT NULL,
+    answer TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    first REAL NOT NULL,
+    last REAL NOT NULL,
+    number INTEGER NOT NULL
+);
+CREATE INDEX turned_away_last ON turned_away (last);
+CREATE INDEX turned_away_peer ON turned_away (address, calling_ae, id);
+""",
 )
+SCHEMA_VERSION = 1 + len(CHANGES)
 
 
 def storable(text: str) -> str:

@@ -22,6 +22,7 @@ from edgecxr.runtimes.node.metrics import Metrics
 from edgecxr.runtimes.node.model import Models, choose
 from edgecxr.runtimes.node.outbox import Outbox
 from edgecxr.runtimes.node.outcome import object_uid
+from edgecxr.runtimes.node.parts import disk_error
 from edgecxr.runtimes.node.receiver import Receiver
 from edgecxr.runtimes.node.results.objects import build
 from edgecxr.runtimes.node.screening_process import Origin
@@ -185,27 +186,32 @@ class Node:
 
         Raises ResultError, SpoolError, and DrawingError where its picture cannot be drawn now.
         """
-        stream = io.BytesIO()
-        self._write(kind, image, stream)
-        return stream.getvalue()
+        return self._made(kind, image)
 
     # what the parts ask
 
     def _built(self, delivery: Delivery) -> Path:
-        """The file of a delivery, for the outbox, which removes it."""
+        """The file of a delivery, for the outbox, which removes it. Raises as `result_object`, and SpoolFull."""
         path = self._outgoing / f"{delivery.id}.dcm"
-        self._write(delivery.kind, delivery.image, path, delivery.sop_instance)
+        made = self._made(delivery.kind, delivery.image, delivery.sop_instance)
+        try:
+            path.write_bytes(made)
+        except OSError as error:
+            path.unlink(missing_ok=True)  # half an object would hold the room that the next attempt needs
+            raise disk_error(error, f"a result object could not be written to {self._outgoing}") from error
         return path
 
-    def _write(self, kind: str, image: int, target: Path | io.BytesIO, uid: str = "") -> None:
+    def _made(self, kind: str, image: int, uid: str = "") -> bytes:
+        """An object as a file's bytes. In memory: of a full disk pydicom tells no errno, but what it was writing."""
         row, result = self.spool.get(image), self.spool.result(image)
         if result is None or row.state is State.QUARANTINED:
             raise ResultError(f"image {image} has no result ({row.state.value}); no object can be made of it")
         settings, source = self.config.results, self.spool.path(row)
         uid = uid or object_uid(result.record, kind, result.doubt)
-        draw = partial(self.drawings.draw, row)
+        stream, draw = io.BytesIO(), partial(self.drawings.draw, row)
         made = build(kind, row, result, source, uid, settings=settings, draw=draw)
-        made.save_as(target, enforce_file_format=True)
+        made.save_as(stream, enforce_file_format=True)
+        return stream.getvalue()
 
     def _origin(self) -> Origin | None:
         return next((state.origin for state in self.workers.states() if state.origin is not None), None)

@@ -72,6 +72,14 @@ COUNTED = (
     "refused",  # any other failure status
     "commitments",  # requests accepted
 )
+REJECTED = {
+    Rejection.APPLICATION_CONTEXT: "another application context than that of DICOM",
+    Rejection.CALLING_AE: "the calling AE title, or the address that it calls from, is not among dicom.peers",
+    Rejection.CALLED_AE: "it calls another AE title than ours (dicom.ae)",
+    Rejection.PROTOCOL_VERSION: "another protocol version",
+    Rejection.CONGESTION: "too much to do",
+    Rejection.LOCAL_LIMIT: "too many associations, of this peer or of all",
+}
 ACCEPT_S, TIDY_S = 0.5, 5.0  # how often the listening thread looks up; how long ended connections may take to close
 
 logger = logging.getLogger(__name__)
@@ -86,6 +94,7 @@ class Receiver:
         self._allowed = AllowList(config.peers)
         self._table = Table(config)
         self._storage, self._commitment = Storage(spool), Commitment(spool)
+        self._door = spool.door
         self._tls = None if config.tls is None else tls_context(config.tls, "dicom.tls")
         self._counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
         self._lock = threading.Lock()
@@ -174,6 +183,7 @@ class Receiver:
         if not self._table.open(connection):
             self._count("refused_connections")
             logger.warning("no room for a connection", extra={"address": address})
+            self._door.note("", address, "closed", "no room for another connection")
             connection.wire.hang_up()
             return
         try:
@@ -196,10 +206,13 @@ class Receiver:
         except PduError as error:
             self._count("protocol_errors")
             self._tell(logging.WARNING, "a peer broke the protocol", connection, str(error))
+            self._door.note(connection.ae, connection.address, "aborted", str(error))
             self._abort(connection, error.reason)
         except TimeoutError as error:
             self._count("timeouts")
             self._tell(logging.WARNING, "a peer fell silent", connection, str(error))
+            if connection.peer and connection.resting_since is None:  # in the middle of a message
+                self._door.note(connection.ae, connection.address, "aborted", "the peer fell silent half-way")
             if connection.peer:
                 self._abort(connection)
         except OSError as error:
@@ -246,6 +259,7 @@ class Receiver:
         self._count("rejected")
         told = {"ae": request.calling, "called": request.called, "address": connection.address}
         logger.warning("an association was rejected", extra={**told, "reason": rejection.name.lower()})
+        self._door.note(request.calling, connection.address, "rejected", REJECTED[rejection])
         connection.wire.hang_up(encode_reject(rejection))
 
     def _associate(self, connection: Connection, request: AssociateRequest, caller: Caller) -> None:
@@ -263,6 +277,8 @@ class Receiver:
         told = {"ae": caller.ae, "called": request.called, "address": caller.address}
         told |= {"contexts": f"{len(contexts)} of {len(answers)}", "peer_version": request.implementation_version}
         logger.info("an association was accepted", extra=told)
+        if not contexts:
+            self._door.note(caller.ae, caller.address, "accepted in vain", "nothing that it proposed is taken here")
         connection.wire.send(encode_accept(request, answers, config.max_pdu), config.transfer_timeout_s)
 
         def service(command: Command, context: Context) -> Sink:
@@ -300,5 +316,8 @@ class Receiver:
         told |= {"status": f"0x{status:04X}", "bytes": exchange.size, "syntax": exchange.context.transfer}
         if exchange.reply.comment:
             told["reason"] = exchange.reply.comment
+        if status is not Status.SUCCESS:
+            answer = f"{named(operation)} 0x{status:04X}"
+            self._door.note(caller.ae, caller.address, answer, exchange.reply.comment)
         level = logging.INFO if status is Status.SUCCESS else logging.WARNING
         logger.log(level, "an operation was answered", extra={**told, **exchange.reply.note})

@@ -27,6 +27,7 @@ from edgecxr.runtimes.node.config import SpoolLimits
 from edgecxr.runtimes.node.copies import digest_uid, same_image
 from edgecxr.runtimes.node.database import Database
 from edgecxr.runtimes.node.deliveries import Deliveries, Delivery, NewDelivery
+from edgecxr.runtimes.node.door import Door
 from edgecxr.runtimes.node.doubts import Doubts
 from edgecxr.runtimes.node.films import Films
 from edgecxr.runtimes.node.images import Arrival, Image, Images, Outcome, Receipt, Result, Row, State
@@ -81,6 +82,7 @@ class Spool:
         self._commitments = Commitments(self._database)
         self.doubts = Doubts(self._database, Owed(self.folder / "doubts"))
         self.undrawn = Undrawn(self._database)
+        self.door = Door(self._database)  # what was turned away
         self._parts = Parts(incoming, limits.max_object_mb * MEGABYTE, limits.refuse_below_mb * MEGABYTE)
         self.coming = Coming(self._database.nudge)  # what is being committed
         self._lock: int | None = None
@@ -96,6 +98,7 @@ class Spool:
 
     def close(self) -> None:
         """Close the index and give the lock back."""
+        self.door.close()
         self._database.close()
         if self._lock is not None:
             os.close(self._lock)

@@ -16,7 +16,7 @@ from edgecxr.runtimes.node.parts import Part
 from edgecxr.runtimes.node.pdu import IMPLEMENTATION_UID, IMPLEMENTATION_VERSION
 from edgecxr.runtimes.node.spool import Spool
 
-__all__ = ["CLASSES", "SYNTAXES", "Caller", "Storage"]
+__all__ = ["CLASSES", "NO_ROOM", "SYNTAXES", "TOO_LARGE", "Caller", "Storage"]
 
 _IMAGE = "1.2.840.10008.5.1.4.1.1."
 # what X-ray units and the consoles beside them send; what cannot be screened is refused there, with its reason
@@ -60,6 +60,7 @@ SYNTAXES = {  # all that `edgecxr.read` reads
     _JPEG + "203": "High-Throughput JPEG 2000",
 }
 PRIORITIES = {0: 0, 1: 1, 2: -1}  # medium, high, low (PS3.7 9.3.1.1)
+NO_ROOM, TOO_LARGE = "no room for another image", "the object is larger than is taken"
 HEAD = 4096  # bytes of a data set in which its own UIDs are looked for
 _UID = re.compile(r"[0-9A-Za-z._-]{1,64}")  # what devices send as UIDs; PS3.5 9.1 allows digits and dots only
 _LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
@@ -172,7 +173,7 @@ class Incoming:
 def failure(error: Exception) -> Reply:
     """The status for what went wrong on our side."""
     if isinstance(error, (SpoolFull, ObjectTooLarge)):
-        comment = "no room for another image" if isinstance(error, SpoolFull) else "the object is larger than is taken"
+        comment = NO_ROOM if isinstance(error, SpoolFull) else TOO_LARGE
         return Reply(Status.OUT_OF_RESOURCES, comment, note={"detail": str(error)})
     logger.error("an object could not be stored", exc_info=error)
     return Reply(Status.PROCESSING_FAILURE, "the receiver could not store the object")

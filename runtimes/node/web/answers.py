@@ -10,7 +10,7 @@ from edgecxr.errors import RefusalReason
 if TYPE_CHECKING:
     from edgecxr.runtimes.node.spool import Image, Result
 
-__all__ = ["Answer", "Finding", "Listing", "Problem", "Status", "answer", "code_of", "is_shown", "iso"]
+__all__ = ["Answer", "Finding", "Listing", "Problem", "Status", "TurnedAway", "answer", "code_of", "is_shown", "iso"]
 
 
 class Finding(BaseModel):
@@ -57,6 +57,18 @@ class Problem(BaseModel):
     error: str
 
 
+class TurnedAway(BaseModel):
+    """Equal refusals of one peer before anything of it was an image; no patient data."""
+
+    first: str = Field(description="ISO 8601, UTC")
+    last: str = Field(description="ISO 8601, UTC")
+    number: int = Field(description="how many from first to last")
+    calling_ae: str = Field(description="as the peer called itself; empty where it did not")
+    address: str
+    answer: str = Field(description="what the peer got: C-STORE 0xA700, rejected, aborted, HTTP 413, ...")
+    reason: str
+
+
 class Status(BaseModel):
     """How the node is."""
 
@@ -68,6 +80,8 @@ class Status(BaseModel):
     outstanding: int = Field(description="results not yet delivered")
     quarantined_bytes: int = Field(description="room that quarantined images take; kept until a person decides")
     doubtful: int = Field(description="results in doubt: their engine failed its next proof")
+    turned_away_hour: int = Field(description="refused at the door in the last hour, to ten minutes")
+    turned_away: list[TurnedAway] = Field(description="the newest that were refused at the door")
     free_bytes: int = Field(description="of the spool's disk")
     engine: str
     precision: str

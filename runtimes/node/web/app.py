@@ -13,7 +13,8 @@ from starlette.responses import JSONResponse, Response
 from edgecxr import __version__
 from edgecxr.errors import DrawingError, ObjectTooLarge, ResultError, SpoolFull
 from edgecxr.runtimes.node.config import HttpSection
-from edgecxr.runtimes.node.web.access import Access, Guard
+from edgecxr.runtimes.node.storage import NO_ROOM, TOO_LARGE
+from edgecxr.runtimes.node.web.access import Access, Guard, client_address
 from edgecxr.runtimes.node.web.api import router as api
 from edgecxr.runtimes.node.web.operation import router as operation
 from edgecxr.runtimes.node.web.pages import message
@@ -35,6 +36,8 @@ Where a password is configured: `Authorization: Bearer PASSWORD`, or Basic with 
 """
 DRAWING = 2  # threads that draw, or wait for a drawing; the others have nothing to do with it
 STATUS = {SpoolFull: 507, ObjectTooLarge: 413, ResultError: 409, DrawingError: 500}
+# films, in the words that DICOM peers get
+TURNED_AWAY: dict[type[Exception], str] = {SpoolFull: NO_ROOM, ObjectTooLarge: TOO_LARGE}
 
 
 def create_app(node: NodeView) -> FastAPI:
@@ -88,6 +91,9 @@ def _misused(request: Request, error: Exception) -> Response:
 
 def _known(request: Request, error: Exception) -> Response:
     status = next(code for kind, code in STATUS.items() if isinstance(error, kind))
+    if request.url.path == "/v1/screen" and type(error) in TURNED_AWAY:
+        node: NodeView = request.app.state.node
+        node.spool.door.note("", client_address(request.scope), f"HTTP {status}", TURNED_AWAY[type(error)])
     return JSONResponse({"error": str(error)}, status)
 
 

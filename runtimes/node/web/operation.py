@@ -1,14 +1,18 @@
 """Probes and metrics: for those who run the node."""
 
+import time
+
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from edgecxr import __version__
-from edgecxr.runtimes.node.web.answers import Status, iso
+from edgecxr.runtimes.node.door import HOUR_S
+from edgecxr.runtimes.node.web.answers import Status, TurnedAway, iso
 from edgecxr.runtimes.node.web.view import Node, NodeView
 
 __all__ = ["router", "status_of"]
 
+NEWEST = 50  # rows of what was turned away
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 router = APIRouter()
 
@@ -51,6 +55,11 @@ def status_of(node: NodeView) -> Status:
         outstanding=spool.outstanding(),
         quarantined_bytes=spool.quarantined()[1],
         doubtful=spool.doubts.count(),
+        turned_away_hour=spool.door.count(time.time() - HOUR_S),
+        turned_away=[
+            TurnedAway(**{**vars(one), "first": iso(one.first), "last": iso(one.last)})
+            for one in spool.door.newest(NEWEST)
+        ],
         free_bytes=spool.free_bytes(),
         engine=health.engine,
         precision=health.precision,

@@ -75,6 +75,22 @@ def test_list_shows_every_state(queue: Run, spool: Spool) -> None:
     assert "1 results on their way" in done.stderr
 
 
+def test_refusals_at_the_door_are_listed(queue: Run, spool: Spool) -> None:
+    assert queue("refusals").stdout == ""
+    spool.door.note("UN\x1b[2JIT", "10.0.0.9", "C-STORE 0xA900", "another instance")
+    spool.door.note("", "10.0.0.8", "closed", "no room")
+    spool.door.write()
+    done = queue("refusals")
+    assert done.returncode == 0, done.stderr
+    header, *rows = done.stdout.splitlines()
+    assert header.split("  ")[0] == "LAST"
+    assert [row.split()[1:4] for row in rows] == [["1", "-", "10.0.0.8"], ["1", "UN�[2JIT", "10.0.0.9"]]
+    assert "\x1b" not in done.stdout
+    assert "2 refused at the door" in done.stderr
+    told = json.loads(queue("refusals", "--json", "--limit", 1).stdout)["refusals"]
+    assert [(one["answer"], one["number"]) for one in told] == [("closed", 1)]
+
+
 def test_what_went_into_quarantine_after_its_decision_has_no_result(queue: Run, spool: Spool) -> None:
     spool.path(spool.get(1)).unlink()
     spool.recover()

@@ -6,17 +6,28 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
+from pydicom.uid import generate_uid
+from pynetdicom import AE, evt
 from spools import CR, LIMITS, claimed, files
+from waiting import until
 
-from edgecxr.errors import SpoolFull
+from edgecxr.bundle.installed import current, install
+from edgecxr.errors import BundleError, SpoolFull
 from edgecxr.phantom import chest, write_dicom
+from edgecxr.runtimes.node import outbox
 from edgecxr.runtimes.node.caller import Peer
-from edgecxr.runtimes.node.config import DicomSection
+from edgecxr.runtimes.node.config import DicomSection, NodeConfig
+from edgecxr.runtimes.node.deliveries import NewDelivery
+from edgecxr.runtimes.node.identity import read_identity
+from edgecxr.runtimes.node.node import Node
 from edgecxr.runtimes.node.receiver import Receiver
+from edgecxr.runtimes.node.results.record import to_record
 from edgecxr.runtimes.node.sender import send
 from edgecxr.runtimes.node.spool import (
     Arrival,
@@ -26,6 +37,9 @@ from edgecxr.runtimes.node.spool import (
     SpoolLimits,
     State,
 )
+from edgecxr.runtimes.screener import Screener
+
+SR, CAPTURE = "1.2.840.10008.5.1.4.1.1.88.33", "1.2.840.10008.5.1.4.1.1.7"
 
 
 @pytest.mark.root
@@ -170,3 +184,105 @@ def test_no_room_in_the_index_keeps_nothing(tmp_path: Path) -> None:
         connection.execute("PRAGMA max_page_count = 1000000")
     assert _put_unreserved(spool, "2.1", b"film").copy == "new"
     spool.close()
+
+
+@pytest.mark.root
+def test_results_that_find_no_room_are_sent_when_there_is(
+    tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Disk and index are full while the SR and the Secondary Capture are written to ``outgoing``."""
+    monkeypatch.setattr(outbox, "FIRST_S", 0.2)
+    disk, got = tmp_path / "disk", []
+
+    def store(event: Any) -> int:
+        got.append(event.dataset)
+        return 0
+
+    archive = AE("PACS")
+    for sop_class in (SR, CAPTURE):
+        archive.add_supported_context(sop_class)
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", disk], check=True)
+    with contextlib.ExitStack() as stack:
+        stack.callback(subprocess.run, ["umount", disk], check=True)
+        server = archive.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
+        stack.callback(server.shutdown)
+        node = _unstarted(disk / "node", tiny_bundle, server.socket.getsockname()[1])
+        stack.callback(node.stop, 0)
+        image = _decided(node, a_film(tmp_path / "film.dcm", 128), tiny_bundle)
+        outgoing = disk / "node" / "outgoing"
+        outgoing.mkdir()
+        for room in (0, 4096):
+            _fill(disk, room)
+            for delivery, _ in node.spool.deliveries(image):
+                with pytest.raises(SpoolFull, match=r"could not be written to .*outgoing: No space left on device"):
+                    node._built(delivery)
+                assert list(outgoing.iterdir()) == []
+            (disk / "filler").unlink()
+        _fill(disk, 0)
+        node.outbox.start()
+        stack.callback(node.outbox.stop)
+        until(lambda: node.outbox.states()[0].error)
+        assert (got, node.spool.get(image).state) == ([], State.DECIDED)
+        (disk / "filler").unlink()
+        until(lambda: node.spool.get(image).state is State.DELIVERED)
+        until(lambda: list(outgoing.iterdir()) == [])
+    assert sorted(item.Modality for item in got) == ["OT", "SR"]
+
+
+def _unstarted(folder: Path, bundle: Path, port: int) -> Node:
+    """A node whose parts are at hand: a full disk at its start is another matter."""
+    settings = {
+        "folder": folder,
+        "bundle": {"path": bundle, "allow_unsigned": True},
+        "spool": {"refuse_below_mb": 0, "tidy_below_mb": 0},
+        "dicom": None,
+        "http": None,
+        "destinations": [{"name": "pacs", "ae": "PACS", "host": "127.0.0.1", "port": port}],
+    }
+    return Node(NodeConfig.model_validate(settings, strict=False))
+
+
+def _decided(node: Node, film: Path, bundle: Path) -> int:
+    """Screened as a worker does it, with both objects to be delivered."""
+    node.spool._parts._refuse_below = -1 << 40
+    _put_unreserved(node.spool, str(pydicom.dcmread(film).SOPInstanceUID), film.read_bytes())
+    image = claimed(node.spool)
+    path = node.spool.path(image)
+    with Screener(bundle, threads=1) as screener:
+        found = screener.screen(path)
+        record = to_record(found, image, screener.bundle.spec, screener.point, time.time())
+    outcome = Outcome(found.status, record, found.cam, read_identity(path), record["urgency"], "proof")
+    node.spool.finish(image.id, outcome, [NewDelivery("pacs", kind, generate_uid()) for kind in ("sr", "capture")])
+    return image.id
+
+
+@pytest.mark.root
+def test_an_install_that_finds_no_room_leaves_in_use_what_was(tmp_path: Path, tiny_build: Any) -> None:
+    """Every amount of free room from none to enough."""
+    old, new = (tiny_build.write(tmp_path / f"{name}.cxr", card=f"# {name}\n") for name in ("old", "new"))
+    step = new.stat().st_size // 8
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={old.stat().st_size * 4}", "tmpfs", disk], check=True)
+    try:
+        install(disk, old, allow_unsigned=True)
+        told: list[str] = []
+        for room in itertools.chain(range(0, 8192, 4096), itertools.count(step, step)):
+            _fill(disk, room)
+            try:
+                path = install(disk, new, allow_unsigned=True).path
+                break
+            except BundleError as error:
+                told.append(str(error))
+            used = current(disk)
+            assert used is not None
+            assert used.read_bytes() == old.read_bytes()
+            assert not [left for left in (disk / "bundles").iterdir() if left.name.startswith(".")]
+            (disk / "filler").unlink()
+        assert len(told) > 4
+        assert all("No space left on device; what was in use is in use still" in text for text in told)
+        assert path == current(disk)
+        assert path.read_bytes() == new.read_bytes()
+    finally:
+        subprocess.run(["umount", disk], check=True)

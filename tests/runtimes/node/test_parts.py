@@ -124,16 +124,18 @@ def test_a_part_that_outgrows_its_room_asks_for_more(tmp_path: Path, monkeypatch
     assert (list(tmp_path.iterdir()), len(parts)) == ([], 0)
 
 
+@pytest.mark.usefixtures("roomy")
 def test_small_steps_set_little_aside(tmp_path: Path) -> None:
-    parts = Parts(tmp_path, max_object=100 * MEGABYTE, refuse_below=free_bytes(tmp_path) - 2 * RESERVED)
+    """Room for one film and a half: ten slow ones fit that step by little, and an eleventh that begins with all of it."""
+    parts = Parts(tmp_path, max_object=ROOM, refuse_below=free_bytes(tmp_path) - ROOM - ROOM // 2)
     with ExitStack() as stack:
         for _ in range(10):
-            part = stack.enter_context(parts.open(MEGABYTE, expected=RESERVED))
+            part = stack.enter_context(parts.open(MEGABYTE, expected=ROOM))
         part.write(b"x" * (MEGABYTE + 1))
         assert part.reserved == 2 * MEGABYTE
         stack.enter_context(parts.open())
         with pytest.raises(SpoolFull, match="for images on their way in"):
-            parts.open(MEGABYTE, expected=RESERVED)
+            parts.open(MEGABYTE, expected=ROOM)
 
 
 def test_a_disk_below_the_watermark_takes_nothing(tmp_path: Path) -> None:

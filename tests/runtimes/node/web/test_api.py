@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from waiting import until
 
-from edgecxr.runtimes.node.spool import Outcome
+from edgecxr.runtimes.node.spool import Arrival, Outcome
 from edgecxr.runtimes.node.web.intake import PIECE
 
 Films = dict[str, Path]
@@ -314,3 +314,23 @@ def test_who_was_given_a_result_is_noted(served: Any, films: Films) -> None:
             connection.execute("UPDATE results SET fetched = NULL")
     assert served.post(films["plain"]).status_code == 200
     until(is_fetched)
+
+
+def test_films_that_are_turned_away_are_in_the_status(served: Any, films: Films) -> None:
+    for _ in range(2):
+        assert served.client.post("/v1/screen", content=bytes(5_000_000)).status_code == 413
+    for _ in range(50):
+        with served.clinic.spool.part() as part:
+            part.write(str(_).encode())
+            served.clinic.spool.commit(part, Arrival("", "", "", "folder"))
+    assert served.post(films["plain"], wait=0).status_code == 507
+    until(lambda: served.client.get("/v1/status").json()["turned_away_hour"] == 3)
+    until(lambda: len(served.client.get("/v1/status").json()["turned_away"]) == 2)
+    newest, before = served.client.get("/v1/status").json()["turned_away"]
+    assert (newest["answer"], newest["reason"], newest["number"]) == ("HTTP 507", "no room for another image", 1)
+    assert (before["answer"], before["reason"], before["number"]) == (
+        "HTTP 413",
+        "the object is larger than is taken",
+        2,
+    )
+    assert (newest["calling_ae"], newest["address"], newest["first"]) == ("", "127.0.0.1", newest["last"])

@@ -294,3 +294,14 @@ def test_people_are_named_as_people_write_them() -> None:
     assert person("Yamada^Tarou=\u5c71\u7530^\u592a\u90ce") == "Yamada, Tarou (\u5c71\u7530, \u592a\u90ce)"
     assert person("") == ""
     assert person("a\u202eb\x00^") == "ab"
+
+
+def test_what_was_turned_away_is_on_the_page_and_never_markup(served: Any) -> None:
+    assert "turned away at the door" not in served.client.get("/").text
+    assert "Nothing was." in served.client.get("/health").text
+    served.clinic.spool.door.note("<b>UNIT</b>", "10.0.0.9", "C-STORE 0xA900", "another instance")
+    served.clinic.spool.door.write()
+    assert "1 turned away at the door in the last hour" in Page(served.client.get("/").text).text
+    page = Page(served.client.get("/health").text)
+    for word in ("<b>UNIT</b>", "10.0.0.9", "C-STORE 0xA900", "another instance"):
+        assert word in page.text
