@@ -126,7 +126,7 @@ def test_a_part_that_outgrows_its_room_asks_for_more(tmp_path: Path, monkeypatch
 
 @pytest.mark.usefixtures("roomy")
 def test_small_steps_set_little_aside(tmp_path: Path) -> None:
-    """Room for one film and a half: ten slow ones fit that step by little, and an eleventh that begins with all of it."""
+    """Room for one film and a half: ten that come slowly fit into half of it."""
     parts = Parts(tmp_path, max_object=ROOM, refuse_below=free_bytes(tmp_path) - ROOM - ROOM // 2)
     with ExitStack() as stack:
         for _ in range(10):
