@@ -68,7 +68,8 @@ def _differences(rows: NDArray[np.int64], predictor: int) -> NDArray[np.int64]:
         6: above + ((left - corner) >> 1),
         7: (left + above) >> 1,
     }[predictor]
-    return (rows[1, 1:] - predicted + 32767) % 65536 - 32767
+    differences: NDArray[np.int64] = (rows[1, 1:] - predicted + 32767) % 65536 - 32767
+    return differences
 
 
 def _coded(difference: int, codes: dict[int, str]) -> str:
