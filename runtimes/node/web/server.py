@@ -121,14 +121,13 @@ class TlsProtocol(PromptProtocol):
             self._early += data
 
     async def _secure(self, transport: asyncio.Transport) -> None:
+        reason: OSError | None = None
         try:
             secured = await self.loop.start_tls(
                 transport, self, self._tls, server_side=True, ssl_handshake_timeout=REQUEST_S
             )
         except OSError as error:
             secured, reason = None, error
-        else:
-            reason = None
         if secured is None or secured.is_closing() or self not in self.connections:
             transport.abort()
             self.connection_lost(reason)  # asyncio does not tell it of a connection that ends before TLS is spoken
