@@ -284,7 +284,8 @@ def test_a_file_that_is_written_again_while_it_is_copied_is_not_lost(
 ) -> None:
     """Its writer has changed nothing yet when the bytes so far are in the spool; what it writes then counts as well."""
     (folder / "a.png").write_bytes(b"first")
-    commit, writers = spool.commit, []
+    commit = spool.commit
+    writers: list[Any] = []
 
     def write_on(*arguments: Any) -> Any:
         receipt = commit(*arguments)
@@ -349,10 +350,9 @@ def test_a_file_of_another_user_waits_long_without_change(shared: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert node.stdin is not None
-    assert node.stdout is not None
 
     def look(untold_s: float) -> Any:
+        assert node.stdout is not None
         print(untold_s, file=node.stdin, flush=True)
         return json.loads(node.stdout.readline())
 
@@ -366,8 +366,7 @@ def test_a_file_of_another_user_waits_long_without_change(shared: Path) -> None:
         assert look(3600.0) == []
         assert sorted(look(0.0)) == ["first second", "other"]
         assert list((shared / "in").iterdir()) == []
-        node.stdin.close()
-        told = node.stderr.read() if node.stderr else ""
+        _, told = node.communicate()
     assert node.returncode == 0
     assert told.count("cannot be told") == 1
     assert "slow" not in told
@@ -378,7 +377,8 @@ def test_a_fault_of_ours_on_one_file_holds_up_no_other(
 ) -> None:
     for name in ("a.png", "b.png"):
         (folder / name).write_bytes(name.encode())
-    commit, tries = spool.commit, []
+    commit = spool.commit
+    tries: list[str] = []
 
     def broken(*arguments: Any) -> Any:
         tries.append(arguments[1].peer)
