@@ -85,7 +85,7 @@ class Clinic:
         """The node as a process, once it listens. Whatever is left of it is killed at the end."""
         command = [sys.executable, "-m", "edgecxr", "serve", "--config", str(self.folder / "node.yaml")]
         with (self.folder / "log").open("ab") as log:
-            node = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            node = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log, start_new_session=True)
         try:
             until(lambda: self._listens(node), "the node never listened")
             yield node
