@@ -61,7 +61,7 @@ class Clinic:
     """A node's folder, configuration and port; films to send, and what was said of them."""
 
     def __init__(self, folder: Path, bundle: str) -> None:
-        self.folder = folder
+        self.folder = folder = folder.resolve()
         self.said = Said()
         self._films = folder / "films"
         self._films.mkdir(parents=True)
@@ -71,7 +71,7 @@ class Clinic:
             self.port, nobody = one.getsockname()[1], other.getsockname()[1]
         settings = {
             "folder": str(folder / "node"),
-            "bundle": {"path": bundle or None, "allow_unsigned": True},
+            "bundle": {"path": str(Path(bundle).resolve()) if bundle else None, "allow_unsigned": True},
             "screening": {"threads": 1},
             "spool": {"refuse_below_mb": 0, "tidy_below_mb": 1, "max_waiting": 100_000},
             "dicom": {"host": "127.0.0.1", "port": self.port},
