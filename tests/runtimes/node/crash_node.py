@@ -61,7 +61,7 @@ class Clinic:
     """A node's folder, configuration and port; films to send, and what was said of them."""
 
     def __init__(self, folder: Path, bundle: str) -> None:
-        self.folder = folder
+        self.folder = folder = folder.resolve()
         self.said = Said()
         self._films = folder / "films"
         self._films.mkdir(parents=True)
@@ -71,7 +71,7 @@ class Clinic:
             self.port, nobody = one.getsockname()[1], other.getsockname()[1]
         settings = {
             "folder": str(folder / "node"),
-            "bundle": {"path": bundle or None, "allow_unsigned": True},
+            "bundle": {"path": str(Path(bundle).resolve()) if bundle else None, "allow_unsigned": True},
             "screening": {"threads": 1},
             "spool": {"refuse_below_mb": 0, "tidy_below_mb": 1, "max_waiting": 100_000},
             "dicom": {"host": "127.0.0.1", "port": self.port},
@@ -85,7 +85,7 @@ class Clinic:
         """The node as a process, once it listens. Whatever is left of it is killed at the end."""
         command = [sys.executable, "-m", "edgecxr", "serve", "--config", str(self.folder / "node.yaml")]
         with (self.folder / "log").open("ab") as log:
-            node = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            node = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log, start_new_session=True)
         try:
             until(lambda: self._listens(node), "the node never listened")
             yield node

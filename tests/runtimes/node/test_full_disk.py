@@ -192,7 +192,8 @@ def test_results_that_find_no_room_are_sent_when_there_is(
 ) -> None:
     """Disk and index are full while the SR and the Secondary Capture are written to ``outgoing``."""
     monkeypatch.setattr(outbox, "FIRST_S", 0.2)
-    disk, got = tmp_path / "disk", []
+    disk = tmp_path / "disk"
+    got: list[Any] = []
 
     def store(event: Any) -> int:
         got.append(event.dataset)

@@ -319,9 +319,9 @@ def test_who_was_given_a_result_is_noted(served: Any, films: Films) -> None:
 def test_films_that_are_turned_away_are_in_the_status(served: Any, films: Films) -> None:
     for _ in range(2):
         assert served.client.post("/v1/screen", content=bytes(5_000_000)).status_code == 413
-    for _ in range(50):
+    for number in range(50):
         with served.clinic.spool.part() as part:
-            part.write(str(_).encode())
+            part.write(str(number).encode())
             served.clinic.spool.commit(part, Arrival("", "", "", "folder"))
     assert served.post(films["plain"], wait=0).status_code == 507
     until(lambda: served.client.get("/v1/status").json()["turned_away_hour"] == 3)
