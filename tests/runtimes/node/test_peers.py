@@ -176,8 +176,8 @@ def test_associations_leave_room_for_who_is_about_to_associate() -> None:
 
 def test_what_is_no_certificate_is_said(tmp_path: Path) -> None:
     nothing = tmp_path / "node.pem"
-    with pytest.raises(ConfigError, match=r"node.pem.*PEM files are wanted"):
-        tls_context(TlsSection(certificate=nothing, key=nothing))
+    with pytest.raises(ConfigError, match=r"dicom\.tls.*node.pem.*PEM files are wanted"):
+        tls_context(TlsSection(certificate=nothing, key=nothing), "dicom.tls")
     nothing.write_text("no certificate")
-    with pytest.raises(ConfigError, match="PEM files are wanted"):
-        tls_context(TlsSection(certificate=nothing, key=nothing))
+    with pytest.raises(ConfigError, match=r"http\.tls.*PEM files are wanted"):
+        tls_context(TlsSection(certificate=nothing, key=nothing), "http.tls")
