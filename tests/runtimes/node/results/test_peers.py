@@ -121,7 +121,7 @@ def test_dcentvfy_finds_one_patient_and_one_study(
 
 
 def test_the_report_obeys_its_template(objects: list[tuple[Any, str, Path]], peer: Callable[..., str]) -> None:
-    for _, _, path in [one for one in objects if one[1] == "sr"][::2]:
+    for _, _, path in [one for one in objects if one[1] == "sr"]:
         said = peer("DicomSRValidator", path)
         assert "Found Root Template TID_1500 (MeasurementReport)" in said
         assert "IOD validation complete" in said
@@ -235,4 +235,4 @@ def test_results_of_the_shared_files_are_clean(
             if kind == "sr":
                 assert not faults(peer("dsrdump", "-Ei", made)), path.name
             clean += 1
-    assert clean > 80
+    assert clean >= 108  # of 134: of the others no object can be made
