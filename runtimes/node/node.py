@@ -29,7 +29,6 @@ from edgecxr.runtimes.node.screening_process import Origin
 from edgecxr.runtimes.node.spool import Spool
 from edgecxr.runtimes.node.watch import Watcher
 from edgecxr.runtimes.node.web.app import WebServer, create_app
-from edgecxr.runtimes.node.web.view import ObjectKind
 from edgecxr.runtimes.node.workers import Workers
 from edgecxr.spec import ModelSpec
 
@@ -181,28 +180,11 @@ class Node:
         """The film as the page shows it. Raises Refusal, OSError (no longer kept), DrawingError."""
         return self.drawings.draw(image, LARGEST, 0)
 
-    def result_object(self, kind: ObjectKind, image: int) -> bytes:
-        """The SR or the Secondary Capture of an image as a PS3.10 file.
+    def result_object(self, kind: str, image: int, uid: str = "") -> bytes:
+        """The SR or the Secondary Capture of an image as a PS3.10 file; `uid`: its SOP Instance UID, if not the usual.
 
         Raises ResultError, SpoolError, and DrawingError where its picture cannot be drawn now.
         """
-        return self._made(kind, image)
-
-    # what the parts ask
-
-    def _built(self, delivery: Delivery) -> Path:
-        """The file of a delivery, for the outbox, which removes it. Raises as `result_object`, and SpoolFull."""
-        path = self._outgoing / f"{delivery.id}.dcm"
-        made = self._made(delivery.kind, delivery.image, delivery.sop_instance)
-        try:
-            path.write_bytes(made)
-        except OSError as error:
-            path.unlink(missing_ok=True)  # half an object would hold the room that the next attempt needs
-            raise disk_error(error, f"a result object could not be written to {self._outgoing}") from error
-        return path
-
-    def _made(self, kind: str, image: int, uid: str = "") -> bytes:
-        """An object as a file's bytes. In memory: of a full disk pydicom tells no errno, but what it was writing."""
         row, result = self.spool.get(image), self.spool.result(image)
         if result is None or row.state is State.QUARANTINED:
             raise ResultError(f"image {image} has no result ({row.state.value}); no object can be made of it")
@@ -212,6 +194,20 @@ class Node:
         made = build(kind, row, result, source, uid, settings=settings, draw=draw)
         made.save_as(stream, enforce_file_format=True)
         return stream.getvalue()
+
+    # what the parts ask
+
+    def _built(self, delivery: Delivery) -> Path:
+        """The file of a delivery, for the outbox, which removes it. Raises as `result_object`, and SpoolFull."""
+        path = self._outgoing / f"{delivery.id}.dcm"
+        # first in memory: of a full disk pydicom tells no errno, but what it was writing
+        made = self.result_object(delivery.kind, delivery.image, delivery.sop_instance)
+        try:
+            path.write_bytes(made)
+        except OSError as error:
+            path.unlink(missing_ok=True)  # half an object would hold the room that the next attempt needs
+            raise disk_error(error, f"a result object could not be written to {self._outgoing}") from error
+        return path
 
     def _origin(self) -> Origin | None:
         return next((state.origin for state in self.workers.states() if state.origin is not None), None)

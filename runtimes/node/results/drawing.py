@@ -15,9 +15,8 @@ from edgecxr.runtimes.node.drawing_process import LARGEST
 from edgecxr.runtimes.node.results.making import Making
 from edgecxr.runtimes.node.results.record import heatmap, most_urgent
 
-__all__ = ["LONGEST", "sheet"]
+__all__ = ["sheet"]
 
-LONGEST = LARGEST  # pixels of the sheet's long side
 NARROWEST = 680  # of its width, so that every line fits
 SMALLEST = 640  # long side of the film as shown; a smaller film is enlarged to it
 MARGIN = 20
@@ -42,13 +41,13 @@ class _Film(NamedTuple):
 
 
 def sheet(making: Making) -> tuple[NDArray[np.uint8], str]:
-    """(H, W, 3) uint8, at most `LONGEST` on a side; why it has no picture of a film that was read, "" where it has.
+    """(H, W, 3) uint8, at most `LARGEST` on a side; why it has no picture of a film that was read, "" where it has.
 
     Raises DrawingError while that may pass.
     """
     findings = _ordered(making.record)[:SHOWN]
     below = HEAD + FOOT + (max(len(findings), 1) * ROW if not making.refused else 3 * ROW)
-    shown = _film(making, LONGEST - BANNER - below)
+    shown = _film(making, LARGEST - BANNER - below)
     film = shown.image
     width = max(film.width, NARROWEST)
     canvas = Image.new("RGB", (width, BANNER + film.height + below), BLACK)
