@@ -16,10 +16,8 @@ import argparse
 import os
 import re
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,22 +28,11 @@ from rich.table import Table
 
 from edgecxr.bundle import Bundle
 from edgecxr.runtimes.graph import GraphSession
+from edgecxr.runtimes.latency import cold_starts
 
 BACKENDS = ("openvino", "onnxruntime")
 PEER = re.compile(r"(?P<name>[\w:.]+?)(@(?P<side>\d+))?(\*(?P<views>\d+))?")
 SETTLE_S = 0.02  # longer than ONNX Runtime and OpenMP spin after a call
-COLD = """
-import sys, time
-from pathlib import Path
-from edgecxr.runtimes.screener import Screener
-imported = time.time()
-with Screener(sys.argv[1], sys.argv[2], sys.argv[3]) as screener:
-    opened = time.time()
-    screening = screener.screen(screener.bundle.golden().frames[0])
-    decided = time.time()
-peak_kb = Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]
-print(imported, opened, decided, peak_kb, screening.status)
-"""
 
 
 def main() -> None:
@@ -55,7 +42,9 @@ def main() -> None:
     times = blocks(contestants, arguments.rounds, arguments.calls)
     measured: dict[str, Any] = {"single_stream": rows(times)}
     if arguments.bundle:
-        measured["cold_start"] = cold_starts(Path(arguments.bundle), list(models), arguments.starts)
+        measured["cold_start"] = fresh(
+            Path(arguments.bundle), Bundle.open(arguments.bundle).precisions, arguments.starts
+        )
     path = harness.write_result("engines", vars(arguments), measured)
     if arguments.json:
         print(path.read_text())
@@ -183,29 +172,9 @@ def rows(times: Mapping[str, harness.Samples]) -> dict[str, dict[str, Any]]:
     }
 
 
-def cold_starts(bundle: Path, precisions: list[str], starts: int) -> dict[str, dict[str, Any]]:
-    return {
-        f"{backend} {precision}": cold_start(bundle, backend, precision, starts)
-        for backend in BACKENDS
-        for precision in precisions
-        if precision in ("fp32", "fp16", "int8")
-    }
-
-
-def cold_start(bundle: Path, backend: str, precision: str, starts: int) -> dict[str, Any]:
-    """Seconds from the start of a process: imports done, engine open and proved, first decision; and its peak MB."""
-    samples = []
-    for _ in range(starts):
-        begin = time.time()
-        command = [sys.executable, "-c", COLD, str(bundle), backend, precision]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            return {"failed": done.stderr.strip().splitlines()[-1]}
-        *moments, peak_kb, status = done.stdout.split()
-        samples.append([*(float(moment) - begin for moment in moments), int(peak_kb) * 1024 / 1e6])
-    names = ("imports_s", "opened_s", "decided_s", "peak_mb")
-    columns = dict(zip(names, zip(*samples, strict=True), strict=True))
-    return {name: {"p50": statistics.median(v), "worst": max(v)} for name, v in columns.items()} | {"status": status}
+def fresh(bundle: Path, precisions: Sequence[str], starts: int) -> dict[str, dict[str, Any]]:
+    pairs = [(backend, precision) for backend in BACKENDS for precision in precisions]
+    return {f"{backend} {precision}": cold_starts(bundle, backend, precision, starts) for backend, precision in pairs}
 
 
 def show(measured: Mapping[str, Any]) -> None:
@@ -231,8 +200,8 @@ def show(measured: Mapping[str, Any]) -> None:
         if "failed" in row:
             cold.add_row(name, row["failed"])
             continue
-        seconds = [f"{row[key]['p50']:.2f}" for key in ("imports_s", "opened_s", "decided_s")]
-        cold.add_row(name, *seconds, f"{row['peak_mb']['p50']:.0f}")
+        seconds = [f"{row[key]:.2f}" for key in ("imported_s", "opened_s", "decided_s")]
+        cold.add_row(name, *seconds, f"{row['peak_mb']:.0f}")
     Console().print(cold)
 
 

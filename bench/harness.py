@@ -5,16 +5,16 @@ slows down slows all of them. A ratio is the median over rounds of one contestan
 kept beside wall time: on a machine that others share, it is the steadier of the two.
 """
 
-import datetime
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from edgecxr.machine import machine as described
+from edgecxr.statistics.times import summary
 
 __all__ = [
     "RESULTS",
@@ -62,18 +62,6 @@ def sampled(contestants: Mapping[str, Callable[[], Any]], *, rounds: int, warm_u
     return times
 
 
-def percentile(samples: Sequence[float], percent: float) -> float:
-    """Nearest rank."""
-    ordered = sorted(samples)
-    return ordered[max(1, -(-int(percent * len(ordered)) // 100)) - 1]
-
-
-def summary(samples: Sequence[float]) -> dict[str, float]:
-    """`best`, `p50`, `p90`, `p99` and `count` of times in milliseconds."""
-    named = {f"p{percent}": percentile(samples, percent) for percent in (50, 90, 99)}
-    return {"best": min(samples), **named, "count": len(samples)}
-
-
 def ratio(times: Sequence[float], base: Sequence[float]) -> float:
     """Median over rounds of `times` over `base`: 2.0 means twice as slow as the base."""
     if len(times) != len(base):
@@ -100,27 +88,8 @@ def _status_megabytes(key: str) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """CPU, cores this process may use, memory, system, load, and versions of what is compared."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "cpu": _cpu_model(),
-        "cores": cores,
-        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "load_average": os.getloadavg(),
-        "libraries": {name: found for name in LIBRARIES if (found := _version(name))},
-        "when": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-    }
-
-
-def _cpu_model() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith(("model name", "Model")):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    """The machine, and versions of what is compared."""
+    return {**described(), "libraries": {name: found for name in LIBRARIES if (found := _version(name))}}
 
 
 def _version(name: str) -> str | None:

@@ -134,7 +134,7 @@ def gflops(network: Network, image: torch.Tensor) -> float:
     """10^9 operations for one film; a multiplication and an addition are two."""
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         network(image)
-    return counter.get_total_flops() / 1e9
+    return float(counter.get_total_flops()) / 1e9
 
 
 def judged(arguments: argparse.Namespace) -> dict[str, Row]:
@@ -154,10 +154,11 @@ def judged(arguments: argparse.Namespace) -> dict[str, Row]:
 
 
 def logits_of(build_folder: Path) -> dict[str, Path]:
-    """By teacher, the newest finished logits."""
-    paths = sorted(build_folder.glob("teacher-*/logits.npy"), key=lambda path: path.stat().st_mtime)
-    finished = [path for path in paths if not path.parent.name.endswith(".partial")]
-    return {path.parent.name.removeprefix("teacher-").rpartition("-")[0]: path for path in finished}
+    """By teacher, the newest finished logits, and those of all of them fused."""
+    paths = sorted(build_folder.glob("*/logits.npy"), key=lambda path: path.stat().st_mtime)
+    stages = {path.parent.name.rpartition("-")[0]: path for path in paths if path.parent.suffix != ".partial"}
+    teachers = {name.removeprefix("teacher-"): path for name, path in stages.items() if name.startswith("teacher-")}
+    return teachers | ({"fused": stages["fuse"]} if "fuse" in stages else {})
 
 
 def shown(answer: Row, finding: str) -> Row:
@@ -186,9 +187,9 @@ def network_table(rows: dict[str, Row]) -> str:
 def accuracy_table(rows: dict[str, Row]) -> str:
     if not rows:
         return ""
-    lines = ["| teacher | films | accuracy | macro AUROC | sensitivity at 90 % specificity | specificity reached |"]
-    lines.append("|---|---|---|---|---|---|")
-    keys = ("accuracy", "macro_auroc", "sensitivity", "specificity")
+    finding = "AUROC | sensitivity at 90 % specificity | specificity reached"
+    lines = [f"| network | films | accuracy | macro AUROC | {finding} |", "|---|---|---|---|---|---|---|"]
+    keys = ("accuracy", "macro_auroc", "auroc", "sensitivity", "specificity")
     for name, row in rows.items():
         lines.append(f"| {name} | {row['films']} | {' | '.join(interval(row[key]) for key in keys)} |")
     return "\n".join(lines)

@@ -1,6 +1,5 @@
 """``edgecxr doctor``: what this machine can do, and why it cannot do the rest."""
 
-import os
 import platform
 import sys
 from collections.abc import Callable
@@ -53,35 +52,14 @@ def examine() -> list[Finding]:
 
 def _machine() -> list[Finding]:
     from edgecxr import __version__
+    from edgecxr.machine import cores, vector_extensions
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    extensions = " ".join(vector_extensions()) or "no vector extensions that matter here"
     return [
         Finding("edgecxr", "ok", f"{__version__} in {Path(__file__).parents[1]}"),
         Finding("python", "ok", f"{platform.python_version()} at {sys.executable}"),
-        Finding("machine", "ok", f"{platform.system()} {platform.machine()}, {cores} cores, {_cpu_features()}"),
+        Finding("machine", "ok", f"{platform.system()} {platform.machine()}, {cores()} cores, {extensions}"),
     ]
-
-
-def _cpu_features() -> str:
-    """The vector extensions that matter for INT8 and bfloat16, as Linux names them."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return "vector extensions not known on this system"
-    flags = {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split()}
-    wanted = (
-        "sse4_2",
-        "avx2",
-        "avx_vnni",
-        "avx512f",
-        "avx512_vnni",
-        "avx512_bf16",
-        "amx_int8",
-        "amx_bf16",
-        "asimd",
-        "asimddp",
-    )
-    return " ".join(flag for flag in wanted if flag in flags) or "no vector extensions that matter here"
 
 
 def _kernels() -> list[Finding]:

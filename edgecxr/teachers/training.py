@@ -123,7 +123,7 @@ class _Run:
         self.module = module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss: nn.Module = MixedLoss(heads, self.training.targets, settings.loss).to(self.device)
         self.average = ModelEmaV3(module, decay=settings.average, use_warmup=True) if settings.average else None
-        self.optimizer = torch.optim.AdamW(_groups(module, settings), lr=settings.learning_rate)
+        self.optimizer = torch.optim.AdamW(_groups(module, settings), lr=settings.learning_rate, fused=True)
         self.steps = max(1, len(self.training) // settings.batch)
         self.history: list[Record] = []
 

@@ -19,12 +19,6 @@ def harness() -> ModuleType:
     return module
 
 
-def test_percentiles_are_nearest_rank(harness):
-    samples = [float(value) for value in range(200, 0, -1)]
-    assert harness.summary(samples) == {"best": 1.0, "p50": 100.0, "p90": 180.0, "p99": 198.0, "count": 200}
-    assert harness.percentile([7.0], 99) == 7.0
-
-
 def test_ratio_is_taken_round_by_round(harness):
     assert harness.ratio([2.0, 20.0, 3.0], [1.0, 10.0, 1.0]) == 2.0
     with pytest.raises(ValueError, match="2 and 1 rounds"):
