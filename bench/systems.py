@@ -8,13 +8,13 @@ validation folds, judged on its test folds, as `edgecxr build` judges its ensemb
 
     python bench/systems.py --size 224 --threads 2
     python bench/systems.py --network resnet50 --network resnet101+resnet152
-    python bench/systems.py --recipe recipes/covid3.yaml --data FILMS --build work/covid3 --finding covid
+    python bench/systems.py --rounds 0 --recipe recipes/covid3.yaml --data FILMS --build work/covid3 --finding covid
 """
 
 import argparse
 import os
-import tempfile
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from edgecxr.decision import OperatingRule
 from edgecxr.export.bench import Bench
 from edgecxr.export.films import gather_films
+from edgecxr.export.fusion import fuse_members
 from edgecxr.export.judgement import figures, score_ensemble
-from edgecxr.export.recipe import load_recipe
-from edgecxr.export.stages import Workshop
+from edgecxr.export.members import ask_members
+from edgecxr.export.recipe import Recipe, TrainedGroup, TrainedMember, load_recipe
+from edgecxr.export.schooling import LOGITS, trained
+from edgecxr.export.stages import Stage, Workshop, digest_of
 from edgecxr.export.student import Student, build_student
 from edgecxr.export.to_int8 import Method, quantize
 from edgecxr.export.to_onnx import to_onnx
@@ -51,7 +54,8 @@ def main() -> None:
     arguments = parsed()
     torch.set_num_threads(arguments.threads)
     systems = tuple(arguments.network or SYSTEMS)
-    rows = {"networks": measured(systems, arguments), "accuracy": judged(arguments) if arguments.build else {}}
+    timed = measured(systems, arguments) if arguments.rounds else {}
+    rows = {"networks": timed, "accuracy": judged(arguments) if arguments.build else {}}
     path = harness.write_result("systems", vars(arguments), rows)
     table = "\n\n".join(part for part in (network_table(rows["networks"]), accuracy_table(rows["accuracy"])) if part)
     path.with_suffix(".md").write_text(table + "\n", encoding="utf-8")
@@ -62,11 +66,11 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", action="append", default=[], metavar="NAME[+NAME]", help="repeatable")
     parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=30, help="0: no times")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--recipe", help="of the build whose teachers are judged")
     parser.add_argument("--data", help="the folder of films that it was built from")
-    parser.add_argument("--build", help="its work folder, in which teacher-… folders lie")
+    parser.add_argument("--build", help="its folder of stages, WORK/NAME of `edgecxr build --work WORK`")
     parser.add_argument("--finding", default="covid", help="the class whose sensitivity is shown")
     arguments = parser.parse_args()
     if arguments.build and not arguments.recipe:
@@ -138,27 +142,31 @@ def gflops(network: Network, image: torch.Tensor) -> float:
 
 
 def judged(arguments: argparse.Namespace) -> dict[str, Row]:
-    """Every figure of each trained teacher of a build, on the recipe's test folds."""
+    """Every figure of each trained network of a build and of all fused, on the recipe's test folds."""
     recipe = load_recipe(Path(arguments.recipe), data=Path(arguments.data) if arguments.data else None)
-    recipe = recipe.model_copy(update={"operating_points": (SPECIFICITY,)})
-    with tempfile.TemporaryDirectory() as place:
-        workshop = Workshop(Path(place), lambda _: None)
-        films = gather_films(recipe, workshop)
-        bench = Bench(recipe, workshop, films, Path(arguments.recipe).parent, lambda _: nullcontext(Silent()))
-        found = {name: np.load(path) for name, path in logits_of(Path(arguments.build)).items()}
-        voting = {name: values for name, values in found.items() if np.isfinite(values).all()}
-        answers = [score_ensemble(bench, values) for values in voting.values()]
-        return {
-            name: shown(answer, arguments.finding) for name, answer in zip(voting, figures(bench, answers), strict=True)
-        }
+    workshop = Finished(Path(arguments.build))
+    films = gather_films(recipe, workshop)
+    bench = Bench(recipe, workshop, films, Path(arguments.recipe).parent, lambda _: nullcontext(Silent()))
+    logits = {member.name: np.load(trained(bench, member) / LOGITS) for member in candidates(recipe)}
+    logits |= {vote.name: vote.logits for vote in ask_members(bench)} | {"all, fused": fuse_members(bench)}
+    at = replace(bench, recipe=recipe.model_copy(update={"operating_points": (SPECIFICITY,)}))
+    answers = [score_ensemble(at, values) for values in logits.values()]
+    return {name: shown(answer, arguments.finding) for name, answer in zip(logits, figures(at, answers), strict=True)}
 
 
-def logits_of(build_folder: Path) -> dict[str, Path]:
-    """By teacher, the newest finished logits, and those of all of them fused."""
-    paths = sorted(build_folder.glob("*/logits.npy"), key=lambda path: path.stat().st_mtime)
-    stages = {path.parent.name.rpartition("-")[0]: path for path in paths if path.parent.suffix != ".partial"}
-    teachers = {name.removeprefix("teacher-"): path for name, path in stages.items() if name.startswith("teacher-")}
-    return teachers | ({"fused": stages["fuse"]} if "fuse" in stages else {})
+class Finished(Workshop):
+    """The stages of a build of exactly this recipe on exactly these films; one that is not there is not made here."""
+
+    def run(self, stage: Stage) -> Path:
+        digest = digest_of(self._inputs(stage))
+        if not (self.folder / f"{stage.name}-{digest[:12]}" / "done.json").is_file():
+            raise SystemExit(f"{self.folder} has no stage {stage.name} of this recipe and these films; build it first")
+        return super().run(stage)
+
+
+def candidates(recipe: Recipe) -> list[TrainedMember]:
+    """Networks that were trained so that one could be chosen; those that were not chosen have no vote."""
+    return [member for group in recipe.teachers if isinstance(group, TrainedGroup) for member in group.members]
 
 
 def shown(answer: Row, finding: str) -> Row:
@@ -174,6 +182,8 @@ def shown(answer: Row, finding: str) -> Row:
 
 
 def network_table(rows: dict[str, Row]) -> str:
+    if not rows:
+        return ""
     kinds = "PyTorch FP32, ms | OpenVINO INT8, ms | ratio | INT8, MB"
     lines = ["Weights are random: no time and no size here is of a network that can decide anything.", ""]
     lines += [f"| system | parameters, M | as a student, M | GFLOPs | {kinds} |", "|---|---|---|---|---|---|---|---|"]

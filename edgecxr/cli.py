@@ -8,6 +8,7 @@ import typer
 from edgecxr import __version__
 from edgecxr.commands.bench import bench
 from edgecxr.commands.build import build
+from edgecxr.commands.calibrate import calibrate
 from edgecxr.commands.compile import compile_engines
 from edgecxr.commands.demo import demo
 from edgecxr.commands.doctor import doctor
@@ -35,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for verb in (build, merge, inspect, verify, screen, evaluate, explain, bench, doctor, demo):
+for verb in (build, merge, inspect, verify, screen, evaluate, calibrate, explain, bench, doctor, demo):
     app.command()(guarded(verb))
 for service in (keygen, sign, install, rollback, send, serve):
     app.command()(guarded(service))

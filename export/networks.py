@@ -6,6 +6,7 @@ from pathlib import Path
 from edgecxr.errors import StageError
 from edgecxr.export.class_maps import class_maps
 from edgecxr.export.recipe import Recipe
+from edgecxr.export.schooling import pretrained_file
 from edgecxr.export.student import build_student
 from edgecxr.export.teacher_plans import TeacherSource, TrainedGroup, TrainedMember
 from edgecxr.teachers.architecture import build
@@ -16,7 +17,7 @@ __all__ = ["check_networks"]
 
 
 def check_networks(recipe: Recipe, base: Path) -> None:
-    """Build each architecture for films of its size, fetching the ImageNet weights that the recipe asks for.
+    """Build each architecture for films of its size with the weights that it starts from, fetching those of ImageNet.
 
     Teachers that the user brings, with paths from `base`, are opened and shown drawn films. Raises StageError for a
     name that no library has, films that are too small, weights that cannot be had, a teacher that does not fit what the
@@ -25,7 +26,7 @@ def check_networks(recipe: Recipe, base: Path) -> None:
     """
     for settings in (recipe.student.distillation, recipe.quantize.qat_training):
         pick_device(settings.device)
-    for name, size, pretrained in sorted(set(_teachers(recipe)), key=str):
+    for name, size, pretrained in sorted(set(_teachers(recipe, base)), key=str):
         build(name, 1, pretrained=pretrained, size=size)
     for name in recipe.student.names:
         build_student(name, 1, options=recipe.student.options, size=recipe.preprocess.size)
@@ -50,10 +51,10 @@ def _has_maps(teacher: TeacherSource) -> bool:
     return all(class_maps(build(name, 1), teacher.preprocess.size) is not None for name in names)
 
 
-def _teachers(recipe: Recipe) -> Iterator[tuple[str, int, str | None]]:
-    """Architecture, side of its films, and "imagenet" or None, of every network that is trained."""
+def _teachers(recipe: Recipe, base: Path) -> Iterator[tuple[str, int, str | Path | None]]:
+    """Architecture, side of its films, and the weights it starts from, of every network that is trained."""
     for teacher in recipe.teachers:
         if isinstance(teacher, TrainedMember | TrainedGroup):
-            names = teacher.candidates if isinstance(teacher, TrainedGroup) else (teacher.architecture,)
-            pretrained = "imagenet" if teacher.pretrained == "imagenet" else None
-            yield from ((name, teacher.preprocess.size, pretrained) for name in names)
+            for member in teacher.members if isinstance(teacher, TrainedGroup) else (teacher,):
+                start = pretrained_file(member, base) or member.pretrained
+                yield member.architecture, member.preprocess.size, start

@@ -64,6 +64,8 @@ def record_of(
         preprocess=plan.preprocess,
         reading=bench.recipe.reading,
         zooms=plan.zooms,
+        data_digest=bench.films.dataset.digest,
+        folds={purpose: bench.recipe.data.folds.of(purpose) for purpose in ("train", "validate", "test")},
     )
 
 

@@ -13,7 +13,19 @@ from edgecxr.commands.terminal import ExitCode, note
 if TYPE_CHECKING:
     from edgecxr.bundle import Bundle
 
-__all__ = ["check_choices", "check_inputs", "check_page", "check_results", "make_folder", "misuse", "writing"]
+ENGINE_HELP = "auto, openvino or onnxruntime; on an NVIDIA GPU tensorrt or torch-tensorrt."
+PRECISION_HELP = "auto, int8, fp16 or fp32."
+
+__all__ = [
+    "check_bundle",
+    "check_choices",
+    "check_inputs",
+    "check_page",
+    "check_results",
+    "make_folder",
+    "misuse",
+    "writing",
+]
 
 
 def misuse(sentence: str) -> NoReturn:
@@ -59,6 +71,14 @@ def check_results(path: Path, start: bytes) -> None:
         found = file.read(1024).lstrip()
     if found and not found.lower().startswith(start):
         misuse(f"{path} holds something else than results of this kind, and is not written over; name another file")
+
+
+def check_bundle(path: Path, source: Path) -> None:
+    """End when a bundle cannot be written to `path`, or would be written over the one that it is made from."""
+    if path.exists() and path.samefile(source):
+        misuse(f"{path} is the bundle that was given, and stays as it is; name another file")
+    check_results(path, b"pk")
+    make_folder(path.parent)
 
 
 def check_page(path: Path) -> None:

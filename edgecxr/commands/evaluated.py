@@ -1,16 +1,19 @@
-"""What `edgecxr evaluate` measures: a bundle on an engine, or the folder of a trained teacher in PyTorch."""
+"""What `edgecxr evaluate` measures: a bundle on an engine, a teacher that was trained here, or one from elsewhere."""
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from edgecxr.commands.choices import check_choices, misuse
+from edgecxr.commands.subjects import RECIPES, open_foreign
 from edgecxr.commands.terminal import require_train
 from edgecxr.teachers.names import RECORD
 
@@ -24,11 +27,15 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "Evaluated", "Running", "open_evaluated"]
 
 
+HISTORY = "history.json"  # in the folder of a trained teacher
+FOREIGN = "as the recipe opens it"  # the engine of a teacher from elsewhere
+
+
 class Answer(NamedTuple):
     """What is said of one film."""
 
     logits: NDArray[np.floating]  # (C,)
-    embedding: NDArray[np.floating]  # (D,)
+    embedding: NDArray[np.floating] | None  # (D,); None of a teacher from elsewhere
 
 
 @dataclass(frozen=True)
@@ -50,8 +57,11 @@ class Evaluated(ABC):
 
     digest: str
     heads: "tuple[HeadColumns, ...]"
-    provenance: Mapping[str, Any]
+    kind: str  # "bundle" or "teacher", for people
+    data_digest: str = ""  # of the films that it was built from, where it says so
+    folds: Mapping[str, Sequence[int]] = {}  # what they served to: train, validate, test
     manifest: "Manifest | None" = None  # None for a teacher
+    history: Mapping[str, Sequence[Mapping[str, float]]] = {}  # records of its training by name, where they are there
 
     @abstractmethod
     def running(self) -> AbstractContextManager[Running]:
@@ -61,6 +71,8 @@ class Evaluated(ABC):
 class EvaluatedBundle(Evaluated):
     """A bundle, on one engine at one precision."""
 
+    kind = "bundle"
+
     def __init__(self, path: Path, engine: str, precision: str) -> None:
         from edgecxr.bundle import Bundle
 
@@ -68,8 +80,10 @@ class EvaluatedBundle(Evaluated):
         self._choice = (engine, precision)
         check_choices(self._bundle, engine, precision)
         self.digest, self.manifest = self._bundle.digest, self._bundle.manifest
-        self.provenance = self._bundle.manifest.provenance
-        self.heads = _placed(self._bundle.spec.heads, self.provenance.get("columns", {}))
+        provenance = self._bundle.manifest.provenance
+        self.data_digest = str(provenance.get("data_digest", ""))
+        self.folds = _folds(str(provenance.get("recipe_text", "")))
+        self.heads = _placed(self._bundle.spec.heads, provenance.get("columns", {}))
 
     @contextmanager
     def running(self) -> Iterator[Running]:
@@ -99,14 +113,17 @@ class EvaluatedBundle(Evaluated):
 class EvaluatedTeacher(Evaluated):
     """A network that was trained here, as it is: no temperature, no operating point, no refusal."""
 
-    provenance: Mapping[str, Any] = {}
+    kind = "teacher"
 
     def __init__(self, folder: Path) -> None:
         from edgecxr.teachers.teacher import open_member
 
         self._teacher = open_member(folder)
         self.digest = self._teacher.member.weights_sha256
+        self.data_digest, self.folds = self._teacher.member.data_digest, self._teacher.member.folds
         self.heads = _placed(self._teacher.heads, self._teacher.member.columns)
+        if (folder / HISTORY).is_file():
+            self.history = {self._teacher.name: json.loads((folder / HISTORY).read_text(encoding="utf-8"))}
 
     @contextmanager
     def running(self) -> Iterator[Running]:
@@ -134,18 +151,61 @@ class EvaluatedTeacher(Evaluated):
             )
 
 
-def open_evaluated(path: Path | None, engine: str, precision: str) -> Evaluated:
-    """The model in `path`: a bundle (the one shipped where None), or a folder with teacher.json."""
+class EvaluatedForeign(Evaluated):
+    """A teacher that a recipe brings from elsewhere: its logits are all that is known of it."""
+
+    kind = "teacher"
+
+    def __init__(self, recipe_file: Path, name: str | None) -> None:
+        self._teacher, self.digest, self._recipe = open_foreign(recipe_file, name)
+        self.heads = tuple(item for item in self._recipe.heads if item.head in self._teacher.heads)
+
+    @contextmanager
+    def running(self) -> Iterator[Running]:
+        """The network, as the recipe opens it."""
+        from edgecxr.kernels import preprocess
+
+        teacher = self._teacher
+
+        def ask(film: "Radiograph") -> Answer:
+            return Answer(teacher.logits(preprocess([film], teacher.preprocess))[0], None)
+
+        yield Running(
+            f"{teacher.name} from elsewhere",
+            FOREIGN,
+            ask,
+            (1.0,) * len(self.heads),
+            (),
+            None,
+            self._recipe.reading.reduced_for(teacher.preprocess),
+            {"engine": FOREIGN, "files": ", ".join(teacher.source.files), "digest": self.digest},
+        )
+
+
+def open_evaluated(path: Path | None, engine: str, precision: str, teacher: str | None = None) -> Evaluated:
+    """The model in `path`: a bundle (the one shipped where None), a folder with teacher.json, a recipe's `teacher`."""
     from edgecxr.bundle import default_bundle_path
 
-    if path is None or not path.is_dir():
+    of_recipe = path is not None and path.suffix in RECIPES
+    if teacher is not None and not of_recipe:
+        misuse(f"--teacher {teacher} chooses from a recipe, and {path or 'the shipped bundle'} is none")
+    if path is None or not (path.is_dir() or of_recipe):
         return EvaluatedBundle(path or default_bundle_path(), engine, precision)
-    if not (path / RECORD).is_file():
+    if path.is_dir() and not (path / RECORD).is_file():
         misuse(f"{path} has no {RECORD}; give a bundle (.cxr), or the folder in which a build trained a teacher")
     if (engine, precision) != ("auto", "auto"):
-        misuse("--engine and --precision are for bundles; a teacher runs in PyTorch")
+        misuse("--engine and --precision are for bundles; a teacher runs in PyTorch, or as the recipe opens it")
     require_train()
-    return EvaluatedTeacher(path)
+    return EvaluatedForeign(path, teacher) if of_recipe else EvaluatedTeacher(path)
+
+
+def _folds(recipe: str) -> dict[str, list[int]]:
+    """Folds of a build's data by purpose (train, validate, test), none where its recipe's text does not say."""
+    try:
+        folds = yaml.safe_load(recipe)["data"]["folds"]
+        return {purpose: [int(fold) for fold in folds[purpose]] for purpose in ("train", "validate", "test")}
+    except (yaml.YAMLError, KeyError, TypeError, ValueError):
+        return {}
 
 
 def _placed(heads: Any, columns: Any) -> "tuple[HeadColumns, ...]":

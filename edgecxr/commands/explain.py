@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgecxr.commands.choices import check_inputs, make_folder, misuse, writing
+from edgecxr.commands.choices import ENGINE_HELP, PRECISION_HELP, check_inputs, make_folder, misuse, writing
 from edgecxr.commands.terminal import ExitCode, counted, note, print_json, progress
 from edgecxr.errors import Refusal, StageError
 from edgecxr.teachers.names import COMPOSITES, METHODS
@@ -37,8 +37,8 @@ def explain(
     window: Annotated[int, typer.Option(min=0, help="occlusion: side in input pixels; 0: an eighth.")] = 0,
     stride: Annotated[int, typer.Option(min=0, help="occlusion: step in input pixels; 0: half the window.")] = 0,
     teacher: Annotated[str | None, typer.Option(help="Which teacher of a recipe.", show_default=False)] = None,
-    engine: Annotated[str, typer.Option(help="Of a bundle: auto, openvino or onnxruntime.")] = "auto",
-    precision: Annotated[str, typer.Option(help="Of a bundle: auto, int8, fp16 or fp32.")] = "auto",
+    engine: Annotated[str, typer.Option(help=f"Of a bundle: {ENGINE_HELP}")] = "auto",
+    precision: Annotated[str, typer.Option(help=f"Of a bundle: {PRECISION_HELP}")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Show where on each film the score of a finding came from. Ends with 1 when some films were refused.

@@ -12,6 +12,8 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgecxr.commands.choices import (
+    ENGINE_HELP,
+    PRECISION_HELP,
     check_choices,
     check_inputs,
     check_page,
@@ -44,10 +46,8 @@ def screen(
     heatmaps: Annotated[
         Path | None, typer.Option(help="Write a picture per decided film and finding to this folder.")
     ] = None,
-    engine: Annotated[
-        str, typer.Option(help="auto, openvino or onnxruntime; on an NVIDIA GPU tensorrt or torch-tensorrt.")
-    ] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, int8, fp16 or fp32.")] = "auto",
+    engine: Annotated[str, typer.Option(help=ENGINE_HELP)] = "auto",
+    precision: Annotated[str, typer.Option(help=PRECISION_HELP)] = "auto",
     point: Annotated[
         str | None, typer.Option(help="The operating point to decide at.  [default: the bundle's first]")
     ] = None,

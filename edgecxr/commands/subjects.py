@@ -16,10 +16,12 @@ from edgecxr.teachers.names import RECORD
 from edgecxr.teachers.subject import Subject
 
 if TYPE_CHECKING:
+    from edgecxr.export.recipe import Recipe
     from edgecxr.runtimes.engine import Engine
+    from edgecxr.teachers.foreign import ForeignTeacher
     from edgecxr.teachers.teacher import Teacher
 
-__all__ = ["open_subject"]
+__all__ = ["RECIPES", "open_foreign", "open_subject"]
 
 RECIPES = (".yaml", ".yml")
 WANTED = f"give a bundle (.cxr), the folder of a trained teacher (with {RECORD}), or a recipe and --teacher NAME"
@@ -86,6 +88,12 @@ def _from_folder(path: Path) -> Subject:
 
 
 def _from_recipe(path: Path, name: str | None) -> Subject:
+    opened, digest, recipe = open_foreign(path, name)
+    return _of_teacher(opened, digest, recipe.reading)
+
+
+def open_foreign(path: Path, name: str | None) -> "tuple[ForeignTeacher, str, Recipe]":
+    """The teacher `name` that the recipe in `path` brings from elsewhere, the digest of its files, and the recipe."""
     from edgecxr.export.members import file_digests
     from edgecxr.export.recipe import load_recipe
     from edgecxr.teachers.foreign import Source, load_foreign
@@ -100,7 +108,7 @@ def _from_recipe(path: Path, name: str | None) -> Subject:
     member = foreign[name]
     digests = sorted(file_digests(member, path.parent).items())
     opened = load_foreign(member, recipe.model_heads, base=path.parent)
-    return _of_teacher(opened, hashlib.sha256(repr(digests).encode()).hexdigest(), recipe.reading)
+    return opened, hashlib.sha256(repr(digests).encode()).hexdigest(), recipe
 
 
 def _of_teacher(teacher: "Teacher", digest: str, reading: ReadingSpec) -> Subject:

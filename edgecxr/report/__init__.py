@@ -1,5 +1,5 @@
 """One HTML file that tells what was screened, how good the model is, and where it comes from; and its plots alone."""
 
-from edgecxr.report.page import write_curves, write_report
+from edgecxr.report.page import write_report
 
-__all__ = ["write_curves", "write_report"]
+__all__ = ["write_report"]

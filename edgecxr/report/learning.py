@@ -1,24 +1,19 @@
 """How trainings went: losses and scores by epoch, and the weights of fused networks while they move."""
 
-import json
 import math
-import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
 from edgecxr.report.drawing import COLOURS, Ticks, axes, beside, dot, line, ticks
 
-__all__ = ["WEIGHT", "fusion_weights", "learning_curves", "read_histories"]
+__all__ = ["WEIGHT", "fusion_weights", "learning_curves"]
 
 Record = Mapping[str, float]
 Points = list[tuple[float, float]]  # (epoch, value)
 LOSSES = {"train_loss": "train", "validation_loss": ""}  # key and the class that its line has beside its colour
 SCORES = {"validation_auroc": "validation AUROC", "validation_accuracy": "validation accuracy"}
 WEIGHT = "weight_"
-DIGEST = re.compile(r"-[0-9a-f]{12}(\.partial)?$")  # what a build puts behind the name of a stage
 
 
 def learning_curves(histories: Mapping[str, Sequence[Record]]) -> Markup:
@@ -47,12 +42,6 @@ def fusion_weights(history: Sequence[Record]) -> Markup:
     names = [(name, f"series s{index % COLOURS}") for index, name in enumerate(lines)]
     series = [(points, kind) for points, (_, kind) in zip(lines.values(), names, strict=True)]
     return beside([_drawn(series, "weight", (0.0, 1.0))], names, f"fusion weights of {', '.join(lines)}")
-
-
-def read_histories(stages: Path) -> dict[str, list[dict[str, Any]]]:
-    """The records of every training below a build's folder of stages, by stage; of two of one name, the later one's."""
-    files = sorted(stages.glob("*/history.json"), key=lambda path: path.stat().st_mtime)
-    return {DIGEST.sub("", path.parent.name): json.loads(path.read_text(encoding="utf-8")) for path in files}
 
 
 def _panel(histories: Mapping[str, Sequence[Record]], keys: Mapping[str, str], name: str) -> Markup:

@@ -24,13 +24,13 @@ from edgecxr.report.content import (
     stages,
     worse_sign,
 )
-from edgecxr.report.learning import WEIGHT, read_histories
+from edgecxr.report.learning import WEIGHT
 
 if TYPE_CHECKING:
     from edgecxr.bundle import Manifest
     from edgecxr.runtimes.screening import Screening
 
-__all__ = ["write_curves", "write_report"]
+__all__ = ["write_report"]
 
 Json = Mapping[str, Any]
 TEMPLATES = Path(__file__).parent / "templates"
@@ -70,6 +70,7 @@ def write_report(
     engines: Sequence[Json] = (),
     manifest: "Manifest | None" = None,
     history: Mapping[str, Sequence[Json]] | None = None,
+    warnings: Sequence[str] = (),
     pictures: int = 200,
 ) -> Path:
     """Write the report, with the sections there is something for, and return its path.
@@ -82,6 +83,7 @@ def write_report(
         engines: `Engine.describe()` of each engine in use, and whatever else a reader should know of it.
         manifest: of the bundle; without it films have no heatmaps.
         history: training records by the name of what was trained.
+        warnings: what a reader of the evaluation must know first, sentences without a full stop.
         pictures: films that get pictures; about 20 kB each.
     """
     model = None if manifest is None else manifest.model
@@ -110,6 +112,7 @@ def write_report(
         ],
         "gates": gate_reports(gate, evaluation),
         "engines": list(engines),
+        "warnings": list(warnings),
         "histories": _histories(history or {}),
         "provenance": [] if manifest is None else _provenance(manifest),
         "recipe_text": None if manifest is None else manifest.provenance.get("recipe_text"),
@@ -117,11 +120,6 @@ def write_report(
     place = Path(path)
     write_atomically(place, _render(content).encode())
     return place
-
-
-def write_curves(stages: str | Path, out: str | Path) -> Path:
-    """Write the page of every training's learning curves and moving weights, from a build's folder of stages."""
-    return write_report(out, title=f"Training of {Path(stages).name}", history=read_histories(Path(stages)))
 
 
 def _render(content: dict[str, Any]) -> str:
@@ -208,20 +206,11 @@ def _matrices(models: Sequence[Json]) -> list[tuple[str, Markup]]:
 
 
 def _histories(history: Mapping[str, Sequence[Json]]) -> list[tuple[str, list[Markup]]]:
-    """The learning curves of each kind of training (`teacher-…`, `distill-…`) in one figure, then moving weights."""
-    kinds: dict[str, dict[str, Sequence[Json]]] = {}
-    for name, records in history.items():
-        if records:
-            kinds.setdefault(name.partition("-")[0], {})[name] = records
+    """By training its learning curves, then its moving weights where it has any."""
     return [
-        (
-            kind,
-            [
-                plots.learning_curves(runs),
-                *(plots.fusion_weights(records) for records in filter(_moving, runs.values())),
-            ],
-        )
-        for kind, runs in kinds.items()
+        (name, [plots.learning_curves({name: records}), *(plots.fusion_weights(records),) * _moving(records)])
+        for name, records in history.items()
+        if records
     ]
 
 

@@ -13,7 +13,7 @@ from edgecxr.errors import StageError
 from edgecxr.teachers import covid_densenet  # noqa: F401  (its networks join timm's registry)
 from edgecxr.teachers.imagenet import timm_weights, torchvision_weights
 from edgecxr.teachers.sizes import require_size
-from edgecxr.teachers.weights import read_weights, transfer_weights
+from edgecxr.teachers.weights import read_weights, require_most, transfer_weights
 
 __all__ = ["Network", "build", "classifier_name", "head_parameters"]
 
@@ -49,8 +49,9 @@ def build(
 
     `name` is "timm:resnet18", "torchvision:resnet18", or bare (timm, to which ours belong: "covid_densenet").
     `pretrained` is "imagenet" (the library's own weights, see `teachers.imagenet`) or the path of a weight file of the
-    same architecture, of which everything that fits is taken. `size` is the side of the films, where it is known.
-    Raises StageError for a name or file that is not there, and for films that are too small for the architecture.
+    same architecture, of which all but the classifier must fit; one with the library's ImageNet classes is normalized
+    as the library's own. `size` is the side of the films, where it is known. Raises StageError for a name or file that
+    is not there, a file of another architecture, and for films that are too small for the architecture.
     """
     library, _, model = name.rpartition(":")
     if library not in ("", *LIBRARIES):
@@ -61,12 +62,34 @@ def build(
     imagenet = pretrained == "imagenet"
     network = (_torchvision if library == "torchvision" else _timm)(model, classes, channels, imagenet)
     if pretrained is not None and not imagenet:
-        state = read_weights(pretrained)
-        bare = not any(key.startswith("body.") for key in state)
-        transfer_weights({f"body.{key}": value for key, value in state.items()} if bare else state, network)
+        _start(network, read_weights(pretrained), library, model)
     if size is not None:
         require_size(network, size, name)
     return network
+
+
+def _start(network: Network, state: dict[str, Tensor], library: str, model: str) -> None:
+    """Put the weights of a file into the network."""
+    bare = not any(key.startswith("body.") for key in state)
+    named = {f"body.{key}": value for key, value in state.items()} if bare else state
+    classifier = classifier_name(network)
+    require_most(transfer_weights(named, network), named, network, classifier)
+    rows = named.get(f"{classifier}.weight")
+    published = _published_statistics(library, model, 0 if rows is None else len(rows)) if bare else None
+    if published is not None:
+        channels = network.mean.shape[1]
+        for own, values in zip((network.mean, network.std), published, strict=True):
+            own.copy_(torch.tensor(_fit(values, channels)).view(1, -1, 1, 1))
+
+
+def _published_statistics(library: str, model: str, classes: int) -> tuple[Any, Any] | None:
+    """Mean and std that go with the library's own weights, where those have as many classes."""
+    if library == "torchvision":
+        best = torchvision.models.get_model_weights(model).DEFAULT
+        found = best.transforms()
+        return (found.mean, found.std) if classes == len(best.meta.get("categories", ())) else None
+    config = timm.get_pretrained_cfg(model)
+    return (config.mean, config.std) if config is not None and classes == config.num_classes else None
 
 
 def classifier_name(module: nn.Module) -> str | None:
@@ -105,7 +128,8 @@ def _torchvision(model: str, classes: int, channels: int, imagenet: bool) -> Net
     mean, std = [GRAY_MEAN], [GRAY_STD]
     if imagenet:
         path, best = torchvision_weights(model)
-        transfer_weights(read_weights(path), body)
+        state = read_weights(path)
+        require_most(transfer_weights(state, body), state, body, classifier_name(body))
         mean, std = list(best.transforms().mean), list(best.transforms().std)
     if channels != 3:
         _adapt_input(body, channels)

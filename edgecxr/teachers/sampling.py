@@ -42,12 +42,12 @@ def sampled(
     heads: Sequence[Head],
     drawn: tuple[Copies, FilmsPerClass],
     settings: AugmentSettings,
-    seed: int,
 ) -> Samples:
     """The films of every epoch: `drawn` is how many copies, then how many films of a class.
 
-    Which films are left in does not depend on `seed`, so that networks can be compared; more include fewer. Films
-    without a label of the softmax head are all left in. Raises StageError where `drawn` does not fit the heads.
+    No seed enters: networks that are compared are shown the same films and the same copies, and more films of a class
+    include fewer. Films without a label of the softmax head are all left in. Raises StageError where `drawn` does not
+    fit the heads.
     """
     copies, films_per_class = drawn
     problem = sampling_problem(copies, films_per_class, heads)
@@ -56,7 +56,7 @@ def sampled(
     if films_per_class is not None:
         head = next(head for head in heads if head.kind == "softmax")
         samples = _taken(samples, _limited(samples.targets[head.name], len(head.classes), films_per_class))
-    return _copied(samples, _times(samples, heads, copies), settings, seed) if copies else samples
+    return _copied(samples, _times(samples, heads, copies), settings) if copies else samples
 
 
 def _taken(samples: Samples, rows: NDArray[np.intp]) -> Samples:
@@ -83,21 +83,18 @@ def _times(samples: Samples, heads: Sequence[Head], copies: Mapping[str, int]) -
     return times
 
 
-def _copied(samples: Samples, times: NDArray[np.intp], settings: AugmentSettings, seed: int) -> Samples:
+def _copied(samples: Samples, times: NDArray[np.intp], settings: AugmentSettings) -> Samples:
     """The films that are shown once, then the copies of the others, each changed by values of its own."""
     once, often = np.flatnonzero(times == 1), np.flatnonzero(times > 1)
     rows = np.concatenate([once, np.repeat(often, times[often])])
-    copies = [_variants(samples.images[row], int(times[row]), settings, [seed, int(row)]) for row in often]
+    copies = [_variants(samples.images[row], int(times[row]), settings, int(row)) for row in often]
     images = np.concatenate([np.asarray(samples.images[once]), *copies])
     targets = {name: value[rows] for name, value in samples.targets.items()}
     return Samples(images, targets, np.arange(len(rows)) >= len(once))
 
 
-def _variants(
-    film: NDArray[np.floating], count: int, settings: AugmentSettings, seed: Sequence[int]
-) -> NDArray[np.floating]:
+def _variants(film: NDArray[np.floating], count: int, settings: AugmentSettings, seed: int) -> NDArray[np.floating]:
     """(count, 1, S, S) changed copies of one film (1, S, S), of its type; the same for the same seed."""
-    state = int(np.random.SeedSequence(seed).generate_state(1)[0])
     images = torch.from_numpy(np.asarray(film, dtype=np.float32)).expand(count, -1, -1, -1)
-    changed: NDArray[np.floating] = augment(images, settings, torch.Generator().manual_seed(state)).numpy()
+    changed: NDArray[np.floating] = augment(images, settings, torch.Generator().manual_seed(seed)).numpy()
     return changed.astype(film.dtype)

@@ -83,6 +83,8 @@ class MemberRecord(Strict):
     preprocess: PreprocessSpec
     reading: ReadingSpec = IN_FULL  # of its films, in training as later
     zooms: Annotated[tuple[float, ...], Field(min_length=1)] = (1.0,)  # logits are averaged over these views
+    data_digest: str = ""  # of the films of the build
+    folds: dict[str, tuple[int, ...]] = Field(default={}, description="of these: train, validate, test")
     weights_sha256: str = ""
 
 

@@ -116,9 +116,7 @@ class _Run:
         for part, name in zip(samples, ("training", "validation"), strict=True):
             check_samples(part, heads, name)
         self.key = run_key(module, samples, settings, *heads)
-        self.training = sampled(
-            samples[0], heads, (settings.copies, settings.films_per_class), settings.augment, settings.seed
-        )
+        self.training = sampled(samples[0], heads, (settings.copies, settings.films_per_class), settings.augment)
         self.device = pick_device(settings.device)
         self.module = module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss: nn.Module = MixedLoss(heads, self.training.targets, settings.loss).to(self.device)
@@ -274,12 +272,16 @@ class _Run:
 
 
 def _groups(module: nn.Module, settings: TrainSettings) -> list[dict[str, Any]]:
-    """Parameter groups: body or head (learning-rate factor), with weight decay on matrices only."""
+    """Parameter groups: body or head (learning-rate factor), with weight decay on matrices only.
+
+    What has factor 0 gets no gradient either: it would count when the gradients of the others are clipped.
+    """
     own = dict.fromkeys(head_parameters(module), 1.0) | joint_factors(module)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, weight in module.named_parameters():
         factor = own.get(name, settings.body_learning_rate)
         decay = settings.weight_decay if weight.ndim > 1 else 0.0
+        weight.requires_grad_(factor > 0)
         if factor > 0:
             groups.setdefault((factor, decay), []).append(weight)
     return [{"params": part, "factor": key[0], "weight_decay": key[1]} for key, part in groups.items()]

@@ -1,6 +1,7 @@
 """Weight files: reading them without running code, writing them whole, and moving what fits into another network."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,15 @@ from torch import Tensor, nn
 
 from edgecxr.errors import StageError
 
-__all__ = ["Transfer", "read_weights", "strip_prefixes", "transfer_weights", "write_atomic", "write_weights"]
+__all__ = [
+    "Transfer",
+    "read_weights",
+    "require_most",
+    "strip_prefixes",
+    "transfer_weights",
+    "write_atomic",
+    "write_weights",
+]
 
 CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")  # in order of preference
 DAMAGED = (  # what a damaged or hostile file makes the two readers raise
@@ -22,6 +31,14 @@ DAMAGED = (  # what a damaged or hostile file makes the two readers raise
     *(SafetensorError, UnpicklingError),
 )
 PREFIXES = ("module.", "_orig_mod.", "model.")
+DENSELAYER = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(\d)\.")
+AUXILIARY = (
+    "AuxLogits.",
+    "aux",
+    "body.AuxLogits.",
+    "body.aux",
+)  # classifiers of the Inceptions that help training only
+MOST_TAKEN, MOST_FILLED = 0.9, 0.6  # shares of a file's weights, and of a network's
 
 
 @dataclass(frozen=True)
@@ -52,10 +69,15 @@ def read_weights(path: str | Path, prefixes: Sequence[str] = PREFIXES) -> dict[s
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
             break
-    state = {name: value for name, value in loaded.items() if isinstance(value, Tensor)} if loaded else {}
+    state = {_today(name): value for name, value in loaded.items() if isinstance(value, Tensor)} if loaded else {}
     if not state:
         raise StageError(f"{path} holds no tensors by name; wanted a state dictionary (torch.save(model.state_dict()))")
     return strip_prefixes(state, prefixes)
+
+
+def _today(name: str) -> str:
+    """The name that a weight has today: torchvision's DenseNet files are older than the ban on points in names."""
+    return DENSELAYER.sub(r"\1\2.", name)
 
 
 def _unreadable(path: Path, error: Exception) -> StageError:
@@ -93,6 +115,34 @@ def write_weights(path: str | Path, state: Mapping[str, Tensor]) -> None:
     """Write tensors by name as .safetensors, atomically."""
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
     write_atomic(Path(path), safetensors.torch.save(plain))
+
+
+def require_most(transfer: Transfer, source: Mapping[str, Tensor], target: nn.Module, classifier: str | None) -> None:
+    """Raises StageError unless nearly all of `source` went into `target`, and fills most of it.
+
+    Not counted are the classifier, which is another for other classes, auxiliary classifiers, and the normalization in
+    front. A network may have layers of its own on top of the source's (Covid-DenseNet), hence only "most".
+    """
+
+    def counted(values: Mapping[str, Tensor]) -> dict[str, int]:
+        uncounted = (f"{classifier}.", "mean", "std", *AUXILIARY)
+        return {name: value.numel() for name, value in values.items() if not name.startswith(uncounted)}
+
+    given, wanted = counted(source), counted(target.state_dict())
+    taken = sum(wanted.get(name, 0) for name in transfer.copied)
+    if taken >= MOST_TAKEN * sum(given.values()) and taken >= MOST_FILLED * sum(wanted.values()):
+        return
+    strange = next((name for name in given if name in transfer.skipped), None)
+    empty = next((name for name in wanted if name in transfer.skipped), None)
+    examples = [
+        *([f"{strange!r} of the file: {transfer.skipped[strange]}"] if strange else []),
+        *([f"{empty!r} of the network: {transfer.skipped[empty]}"] if empty else []),
+    ]
+    raise StageError(
+        f"only {taken / 1e6:.2f} of {sum(given.values()) / 1e6:.2f} million weights fit the network, which has "
+        f"{sum(wanted.values()) / 1e6:.2f} ({'; '.join(examples)}); name the architecture that the file was trained "
+        "with"
+    )
 
 
 def transfer_weights(source: Mapping[str, Tensor], target: nn.Module) -> Transfer:

@@ -75,6 +75,11 @@ def test_a_device_for_the_student_must_be_there(tmp_path: Path) -> None:
             "{name: a, architecture: resnet18, pretrained: imagenet}",
             "HF_HUB_OFF",
         ),
+        (
+            "{name: b, ",
+            "{name: b, pretrained: x.yaml, ",
+            "x.yaml is not a plain weight file",
+        ),
     ],
 )
 def test_what_cannot_be_built_is_one_sentence(

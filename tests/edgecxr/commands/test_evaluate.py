@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from edgecxr.commands.evaluated import open_evaluated
-from edgecxr.dataset import load_dataset
+from edgecxr.dataset import HeadColumns, load_dataset
 from edgecxr.phantom import chest, write_dataset, write_dicom
 from edgecxr.phantom.opacity import FINDINGS
 from edgecxr.spec import Head, PreprocessSpec, ReadingSpec
@@ -77,22 +77,35 @@ def test_a_trained_teacher_is_measured_without_thresholds(run: Any, films: Path,
     reading = ReadingSpec(jpeg2000="reduced")
     spec = PreprocessSpec(size=64)
     record = MemberRecord(name="mine", architecture="resnet10t", heads=(head,), preprocess=spec, reading=reading)
+    digest = load_dataset(films, heads=[HeadColumns(head=head, column="label")]).digest
+    folds = {"train": (0, 1), "validate": (2,), "test": (3, 4)}
+    record = record.model_copy(update={"data_digest": digest, "folds": folds})
     (tmp_path / "teacher").mkdir()
     write_member(tmp_path / "teacher", record, build("resnet10t", 3))
-    done = run("evaluate", "teacher", "--data", films, "--json", "--html", "page.html")
+    (tmp_path / "teacher" / "history.json").write_text('[{"epoch": 1.0, "train_loss": 1.0, "score": 0.5}]')
+    done = run("evaluate", "teacher", "--data", films, "--folds", "0,1,3,4", "--json", "--html", "page.html")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert (told["name"], told["engine"], told["films"], told["refusal"]) == ("mine pytorch", "pytorch", 18, None)
+    number = len(load_dataset(films).select([0, 1, 3, 4]))
+    assert (told["name"], told["engine"], told["films"], told["refusal"]) == ("mine pytorch", "pytorch", number, None)
     assert all(row["operating_points"] == [] for row in told["classes"])
-    assert len(told["maps"][0]["points"]) == 18
-    assert "resnet10t" in (tmp_path / "page.html").read_text("utf-8")
-    assert "a teacher does not say which folds it learned from" in done.stderr
+    assert len(told["maps"][0]["points"]) == number
+    seen = "fold 0, 1 served to train this teacher; its figures are too good"
+    assert told["warnings"] == [seen]
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert "resnet10t" in page
+    assert f"<strong>Warning:</strong> {seen}." in page
+    assert 'aria-label="learning curves of mine"' in page
     opened = open_evaluated(tmp_path / "teacher", "auto", "auto")
     with opened.running() as running:
         assert running.reduced_for == record.preprocess
-    done = run("evaluate", "teacher", "--data", films, "--folds", "0,1")
+    done = run("evaluate", "teacher", "--data", films)
     assert "mine pytorch on " in done.stdout
+    assert "the teacher was built on this data: evaluating on fold 3, 4, which its recipe kept" in done.stderr
     assert "warning" not in done.stderr
+    write_member(tmp_path / "teacher", MemberRecord(**{**dict(record), "folds": {}}), build("resnet10t", 3))
+    done = run("evaluate", "teacher", "--data", films)
+    assert "warning: cannot tell whether these films taught the teacher" in done.stderr
     done = run("evaluate", "teacher", "--data", films, "--engine", "openvino")
     assert done.returncode == 2
     assert "a teacher runs in PyTorch" in done.stderr
@@ -102,3 +115,60 @@ def test_a_folder_that_is_no_teacher_is_misuse(run: Any, films: Path) -> None:
     done = run("evaluate", films, "--data", films)
     assert done.returncode == 2
     assert "has no teacher.json; give a bundle (.cxr), or the folder" in done.stderr
+
+
+RECIPE = """\
+name: tiny
+version: "1"
+data: {folds: {train: [0, 1, 2], validate: [3], test: [4]}, phantom: {films_per_finding: 20}}
+heads:
+  - head: {name: diagnosis, kind: softmax, classes: [normal, covid, pneumonia], reference: normal}
+    column: label
+preprocess: {size: 32}
+teachers:
+  - {name: theirs, kind: factory, factory: "lent:network", size: 32, classes: [covid, normal, pneumonia]}
+student: {architecture: test_resnet}
+card: {intended_use: tests, limits: all, data: none}
+"""
+NETWORK = """\
+import torch
+
+def network():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.AvgPool2d(8), torch.nn.Flatten(), torch.nn.Linear(16, 3))
+"""
+
+
+@pytest.mark.train
+def test_a_teacher_that_a_recipe_brings_is_measured_by_its_logits(run: Any, films: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(RECIPE)
+    (tmp_path / "lent.py").write_text(NETWORK)
+    done = run("evaluate", "mine.yaml", "--teacher", "theirs", "--data", films, "--json", "--html", "page.html")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["name"], told["engine"], told["films"]) == (
+        "theirs from elsewhere",
+        "as the recipe opens it",
+        18,
+    )
+    assert [row["name"] for row in told["classes"]] == ["normal", "covid", "pneumonia"]
+    assert told["maps"] == []  # a factory's network shows no embedding
+    assert told["warnings"][0].startswith("cannot tell whether these films taught the teacher")
+    assert "cannot tell whether these films taught the teacher" in (tmp_path / "page.html").read_text("utf-8")
+
+
+@pytest.mark.train
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["mine.yaml"], "that mine.yaml brings from elsewhere is meant, got None; it brings theirs"),
+        (["mine.yaml", "--teacher", "ours"], "is meant, got 'ours'; it brings theirs"),
+        (["mine.yaml", "--teacher", "theirs", "--engine", "openvino"], "--engine and --precision are for bundles"),
+        (["--teacher", "theirs"], "--teacher theirs chooses from a recipe, and the shipped bundle is none"),
+    ],
+)
+def test_a_wrong_teacher_is_a_sentence(run: Any, films: Path, tmp_path: Path, arguments: list[str], words: str) -> None:
+    (tmp_path / "mine.yaml").write_text(RECIPE)
+    done = run("evaluate", *arguments, "--data", films)
+    assert done.returncode == 2
+    assert words in done.stderr

@@ -1,9 +1,7 @@
-import json
-import os
 import re
 from xml.etree import ElementTree
 
-from edgecxr.report import write_curves
+from edgecxr.report import write_report
 from edgecxr.report.drawing import LEFT, SIDE, TOP
 from edgecxr.report.plots import fusion_weights, learning_curves
 
@@ -68,21 +66,9 @@ def test_weights_are_drawn_between_nothing_and_all():
     assert {"a", "b", "weight"} <= set(words(fusion_weights(MOVING)))
 
 
-def test_the_page_of_a_build_shows_each_kind_of_training_and_the_later_of_two(tmp_path):
-    for age, (stage, records) in enumerate(
-        [
-            ("teacher-one-0123456789ab", RUN[:1]),
-            ("teacher-one-ba9876543210", RUN),
-            ("teacher-two-0123456789ab", MOVING),
-            ("distill-small-0123456789ab.partial", RUN),
-        ]
-    ):
-        file = tmp_path / "mine" / stage / "history.json"
-        file.parent.mkdir(parents=True)
-        file.write_text(json.dumps(records))
-        os.utime(file, (age, age))
-    text = write_curves(tmp_path / "mine", tmp_path / "mine" / "curves.html").read_text("utf-8")
-    assert re.findall(r"<h3>(.*?)</h3>", text) == ["teacher", "distill"]
-    assert text.count('aria-label="learning curves of teacher-one, teacher-two"') == 1
+def test_the_page_shows_each_training_and_weights_where_they_moved(tmp_path):
+    file = write_report(tmp_path / "page.html", title="two", history={"one": RUN, "two": MOVING, "none": []})
+    text = file.read_text("utf-8")
+    assert re.findall(r"<h3>(.*?)</h3>", text) == ["one", "two"]
+    assert text.count('aria-label="learning curves of one"') == 1
     assert text.count('aria-label="fusion weights of a, b"') == 1
-    assert "<circle" not in text  # the single epoch of the earlier teacher-one

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,35 @@ def test_timm_weights_are_taken_from_the_hub_folder(monkeypatch, tmp_path):
     network = build("test_resnet", 3, pretrained="imagenet")
     wanted = original.state_dict()["conv1.0.weight"].sum(dim=1, keepdim=True)
     torch.testing.assert_close(network.body.state_dict()["conv1.0.weight"], wanted)
+
+
+def test_the_old_names_of_torchvisions_densenets_are_understood(tmp_path):
+    theirs = torchvision.models.densenet121(weights=None).state_dict()
+    old = {re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)\.", r"\1.\2.", name): value for name, value in theirs.items()}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    torch.save(old, tmp_path / "densenet121-old.pth")
+    ours = build(
+        "torchvision:densenet121", 3, channels=3, pretrained=tmp_path / "densenet121-old.pth"
+    ).body.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs if name.startswith("features."))
+
+
+@pytest.mark.parametrize(("file", "network"), [("resnet18", "resnet34"), ("resnet34", "resnet18")])
+def test_a_file_that_fits_in_part_is_refused(tmp_path, file, network):
+    write_weights(tmp_path / "w.safetensors", timm.create_model(file, num_classes=3).state_dict())
+    with pytest.raises(
+        StageError, match=r"only 1[01]\.\d+ of .* million weights fit the network, which has .*; name the"
+    ):
+        build(network, 3, channels=3, pretrained=tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize(("classes", "mean"), [(1000, (0.485 + 0.456 + 0.406) / 3), (14, 0.5)])
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+def test_a_file_of_imagenet_weights_is_normalized_as_they_were_trained(tmp_path, library, classes, mean):
+    make = timm.create_model if library == "timm" else torchvision.models.get_model
+    write_weights(tmp_path / "w.safetensors", make("resnet18", num_classes=classes).state_dict())
+    network = build(f"{library}:resnet18", 3, pretrained=tmp_path / "w.safetensors")
+    assert network.mean.item() == pytest.approx(mean)
 
 
 def test_a_weight_file_starts_the_body_and_leaves_the_head(tmp_path):

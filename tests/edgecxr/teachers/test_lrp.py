@@ -13,7 +13,7 @@ from edgecxr.teachers.lrp import COMPOSITES, Canonical
 
 SIZE = 64
 NETWORKS = ("resnet10t", "torchvision:resnet18", "torchvision:densenet121", "torchvision:alexnet")
-NETWORKS += ("torchvision:squeezenet1_1", "torchvision:vgg11_bn")
+NETWORKS += ("torchvision:squeezenet1_1", "torchvision:vgg11_bn", "densenet121", "covid_densenet")
 
 
 def calibrated(network: nn.Module, images: np.ndarray) -> nn.Module:

@@ -124,6 +124,7 @@ def test_a_body_rate_of_zero_trains_the_head_only(samples, heads, tmp_path):
     train(module, samples, heads, QUICK.model_copy(update={"epochs": 1, "body_learning_rate": 0.0}), tmp_path)
     moved = {name for name, value in module.named_parameters() if not torch.equal(value, before[name])}
     assert moved == {"body.fc.weight", "body.fc.bias"}
+    assert {name for name, weight in module.named_parameters() if weight.requires_grad} == moved  # none to clip by
 
 
 def test_the_global_generator_is_left_alone(samples, heads, tmp_path):
