@@ -38,6 +38,8 @@ def inspect(
 
 
 def _facts(bundle: "Bundle", keys: tuple[str, ...]) -> list[tuple[str, Any]]:
+    from edgecxr.bundle.recalibrated import SITE
+
     spec, manifest = bundle.spec, bundle.manifest
     size = spec.preprocess.size
     provenance = manifest.provenance
@@ -56,11 +58,22 @@ def _facts(bundle: "Bundle", keys: tuple[str, ...]) -> list[tuple[str, Any]]:
             for key, value in provenance.items()
             if isinstance(value, str | int | float) and "\n" not in str(value)
         ),
+        *_site(provenance.get(SITE)),
     ]
+
+
+def _site(told: Any) -> list[tuple[str, str]]:
+    """On what `edgecxr calibrate` set thresholds; nothing of a bundle as it was built."""
+    if not isinstance(told, dict):
+        return []
+    before = str(told.get("bundle_before"))[:12]
+    return [("thresholds", f"{told.get('rule')}, set on {told.get('films')} films of a site, from bundle {before}")]
 
 
 def _print_points(bundle: "Bundle") -> None:
     """The thresholds, and what each reached where it was set; points that share a threshold in one row."""
+    from edgecxr.bundle.recalibrated import SITE
+
     merged: dict[tuple[str, str, str, float], list[OperatingPoint]] = {}
     for point in bundle.spec.operating_points:
         merged.setdefault((point.finding, point.precision, point.engine, point.threshold), []).append(point)
@@ -74,7 +87,8 @@ def _print_points(bundle: "Bundle") -> None:
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     validation, test = (_films(bundle, purpose) for purpose in ("validate", "test"))
-    print(f"* of the {validation}validation films, on which the thresholds were set: no measure of accuracy;")
+    own = " (of a site's: its own films)" if SITE in bundle.manifest.provenance else ""
+    print(f"* of the {validation}validation films{own}, on which the thresholds were set: no measure of accuracy;")
     print(f"  --card tells those of the {test}test films, with intervals")
 
 

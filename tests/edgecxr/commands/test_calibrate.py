@@ -44,6 +44,10 @@ def test_every_engine_and_precision_gets_thresholds_of_the_site(
         assert after.model(precision) == before.model(precision)
     assert "## Thresholds of a site" in after.card()
     assert "cannot tell whether these films taught the bundle" in done.stderr
+    shown = run("inspect", "ours.cxr").stdout
+    assert f"sensitivity >= 0.8, set on 42 films of a site, from bundle {before.digest[:12]}" in shown
+    assert "(of a site's: its own films), on which the thresholds were set" in shown
+    assert "of a site" not in run("inspect", tiny_bundle).stdout
 
 
 def test_the_new_thresholds_decide(run: Run, tiny_bundle: Path, films: Path, tmp_path: Path) -> None:
