@@ -28,7 +28,7 @@ def merge(
     from edgecxr.merging import read_sources
 
     sources = read_sources(mapping)
-    with progress("reading", len(sources.entries), quiet=as_json) as step:
+    with progress("reading", len(sources.films), quiet=as_json) as step:
         report = run(sources, out, copy=copy, workers=workers, step=step)
     if as_json:
         print_json(report.to_json())

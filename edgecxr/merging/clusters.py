@@ -29,7 +29,10 @@ class Settled:
 
 
 def settle(rules: Duplicates, entries: Sequence[Entry], pairs: Sequence[Pair]) -> Settled:
-    """Keep one film of each cluster of duplicates, or all; what one of them knows, those that are kept know."""
+    """Keep one film of each cluster of duplicates, or all; what one of them knows, those that are kept know.
+
+    Films that are left out come last among `entries`, and are not kept: they only tell that the others are one.
+    """
     clusters = joined(len(entries), [(pair.first, pair.second) for pair in pairs])
     members: dict[int, dict[int, Entry]] = {}
     measured: dict[int, list[Pair]] = {}
@@ -59,17 +62,19 @@ def people_of(entries: Sequence[Entry], pairs: Sequence[Pair]) -> NDArray[np.int
 
 def _settle_one(rules: Duplicates, films: dict[int, Entry], found: Settled) -> None:
     """Decide on the films of one cluster, most often a single one."""
-    known = next(iter(films.values()))
-    if all(one.agrees(another) for one in films.values() for another in films.values()):
-        known = _together(list(films.values()))
-    else:
+    coming = {number: entry for number, entry in films.items() if not entry.left_out}
+    if not coming:
+        return
+    agreed = all(one.agrees(another) for one in coming.values() for another in coming.values())
+    holds = agreed or rules.conflicts == "first"
+    if not agreed or any(entry.left_out and entry.label for entry in films.values()):
         labels = tuple(dict.fromkeys(entry.told_labels for entry in films.values()))
-        holds = rules.conflicts == "first"
         found.conflicts.append(Conflict(tuple(entry.told for entry in films.values()), labels, holds))
-        if not holds:
-            found.disputed.update(entry.source for entry in films.values())
-            return
-    for place, (number, entry) in enumerate(films.items()):
+    if not holds:
+        found.disputed.update(entry.source for entry in coming.values())
+        return
+    known = _together(list(coming.values())) if agreed else next(iter(coming.values()))
+    for place, (number, entry) in enumerate(coming.items()):
         if place == 0 or rules.keep == "all":
             found.kept[number] = replace(entry, label=known.label, columns=known.columns)
         else:

@@ -36,8 +36,13 @@ class Sources:
 
     @property
     def entries(self) -> list[Entry]:
-        """The films of all sources, in their order."""
+        """The films of all sources that come along, in their order."""
         return [entry for source in self.given for entry in source.entries]
+
+    @property
+    def films(self) -> list[Entry]:
+        """Every film that is opened: those that come along, then those that are left out."""
+        return [*self.entries, *(entry for source in self.given for entry in source.aside)]
 
 
 def read_sources(path: str | Path) -> Sources:
@@ -70,10 +75,11 @@ def merge(
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DatasetError([f"{folder} is there already; name a new folder, or an empty one"])
-    mapping, entries = sources.mapping, sources.entries
+    mapping, entries = sources.mapping, sources.films
     films, refusals = thumbnails([entry.path for entry in entries], workers=workers or os.cpu_count() or 1, step=step)
     sound = [number for number in range(len(entries)) if number not in refusals]
     readable = [entries[number] for number in sound]
+    refusals = {number: why for number, why in refusals.items() if not entries[number].left_out}
     pairs = find_duplicates(films[sound])
     settled, people = settle(mapping.duplicates, readable, pairs), people_of(readable, pairs)
     if problems := _split(readable, dict(zip([entry.patient for entry in readable], people.tolist(), strict=True))):

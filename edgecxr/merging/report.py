@@ -35,11 +35,11 @@ class Duplicate:
 
 @dataclass(frozen=True)
 class Conflict:
-    """Duplicates that are labelled differently."""
+    """Duplicates that are labelled differently, or that one source labels and another leaves out."""
 
     films: tuple[str, ...]
     labels: tuple[str, ...]
-    kept: bool  # whether the first one's labels hold; else none of the films is kept
+    kept: bool  # whether the first one's labels hold (one that is left out is never first); else no film is kept
 
 
 @dataclass(frozen=True)

@@ -34,10 +34,11 @@ class Entry:
     source: str
     below: str  # its path below the source's folder, with slashes
     patient: str  # the source's own identifier after the cohort's name
-    label: str  # "" where unlabelled
+    label: str  # "" where unlabelled; of a film that is left out, what it is left out for
     columns: dict[str, str]  # "1", "0", or "" where unknown
     fold: int | None  # of its own, where the source keeps its folds
     where: str  # for messages: the table's row, or the file
+    left_out: bool = False  # it does not come along, but tells who shares it
 
     @property
     def told(self) -> str:
@@ -63,6 +64,7 @@ class Contribution:
 
     source: str
     entries: list[Entry] = field(default_factory=list)
+    aside: list[Entry] = field(default_factory=list)  # left out for their labels, where there is a file
     left_out: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
 
@@ -80,6 +82,7 @@ def read_source(source: TableSource | FolderSource | PatternSource, mapping: Map
     if not found.problems and not found.entries:
         found.problems.append(f"source {source.name!r}: no film in {folder} is left after its labels were mapped")
     found.problems += _collapse(found.entries)
+    found.aside = _once(found.aside, found.entries)
     return found
 
 
@@ -93,7 +96,8 @@ def _read_names(source: FolderSource | PatternSource, mapping: Mapping, folder: 
             found.problems.append(f"source {source.name!r}, {below}: {named}")
         else:
             label, patient = named
-            _add(source, mapping, found, [label], {}, _Film(path, below, patient, None, f"{source.name}: {below}"))
+            meaning = _meaning(source, mapping, [label], {})
+            _add(source, found, f"{source.name}: {below}", meaning, _Film(path, below, patient))
 
 
 def _label_and_patient(source: FolderSource | PatternSource, below: str) -> tuple[str, str] | str | None:
@@ -125,13 +129,9 @@ def _read_rows(source: TableSource, mapping: Mapping, folder: Path, found: Contr
             found.left_out["its row is not among those that `where` names"] += 1
             continue
         where = f"{table} row {number} ({row[source.file]})"
-        film = _film(source, mapping, folder, row, where, places)
-        if isinstance(film, str):
-            found.problems.append(f"{where}: {film}")
-            continue
         stated = {name: row[column].strip() for name, column in source.columns.items()}
-        labels = _names(source, row)
-        _add(source, mapping, found, labels, stated, film)
+        meaning = _meaning(source, mapping, _names(source, row), stated)
+        _add(source, found, where, meaning, _film(source, folder, row, places), _fold(source, mapping, row))
 
 
 @dataclass(frozen=True)
@@ -139,13 +139,16 @@ class _Film:
     path: Path
     below: str
     patient: str
-    fold: int | None
-    where: str
 
 
-def _film(
-    source: TableSource, mapping: Mapping, folder: Path, row: Row, where: str, places: dict[str, list[str]] | None
-) -> _Film | str:
+@dataclass(frozen=True)
+class _Meaning:
+    label: str
+    columns: dict[str, str]
+    left_out: str = ""  # why
+
+
+def _film(source: TableSource, folder: Path, row: Row, places: dict[str, list[str]] | None) -> _Film | str:
     """The film of a row, or what is wrong with it."""
     name = row[source.file].strip() + (source.suffix if row[source.file].strip() else "")
     if places is not None:
@@ -160,11 +163,17 @@ def _film(
         return f"there is no file {folder / below}"
     if not row[source.patient].strip():
         return "no patient"
-    fold = row[source.fold].strip() if source.keep_folds else None
-    if fold is not None and not (fold.isascii() and fold.isdigit() and int(fold) < mapping.folds):
+    return _Film(folder / below, Path(below).as_posix(), row[source.patient].strip())
+
+
+def _fold(source: TableSource, mapping: Mapping, row: Row) -> int | str | None:
+    """The fold that the source keeps, if it does, or what is wrong with it."""
+    if not source.keep_folds:
+        return None
+    fold = row[source.fold].strip()
+    if not (fold.isascii() and fold.isdigit() and int(fold) < mapping.folds):
         return f"fold {fold!r} is not one of 0 to {mapping.folds - 1} (`folds: {mapping.folds}` of the mapping)"
-    path = folder / below
-    return _Film(path, Path(below).as_posix(), row[source.patient].strip(), None if fold is None else int(fold), where)
+    return int(fold)
 
 
 def _names(source: TableSource, row: Row) -> list[str]:
@@ -175,29 +184,51 @@ def _names(source: TableSource, row: Row) -> list[str]:
 
 
 def _add(
-    source: Source, mapping: Mapping, found: Contribution, labels: list[str], stated: dict[str, str], film: _Film
+    source: Source,
+    found: Contribution,
+    where: str,
+    meaning: _Meaning | str,
+    film: _Film | str,
+    fold: int | str | None = None,
 ) -> None:
-    """The film with its merged labels, or why it is left out, or what is wrong with its labels."""
+    """The film as its labels say, or what is wrong; of one that is left out, only its labels can be."""
+    if isinstance(meaning, str):
+        found.problems.append(f"{where}: {meaning}")
+    elif meaning.left_out:
+        found.left_out[meaning.left_out] += 1
+        if isinstance(film, _Film):
+            found.aside.append(_entry(source, where, meaning, film, None))
+    elif isinstance(film, str):
+        found.problems.append(f"{where}: {film}")
+    elif isinstance(fold, str):
+        found.problems.append(f"{where}: {fold}")
+    else:
+        found.entries.append(_entry(source, where, meaning, film, fold))
+
+
+def _entry(source: Source, where: str, meaning: _Meaning, film: _Film, fold: int | None) -> Entry:
+    patient, left_out = f"{source.people}-{film.patient}", bool(meaning.left_out)
+    return Entry(film.path, source.name, film.below, patient, meaning.label, meaning.columns, fold, where, left_out)
+
+
+def _meaning(source: Source, mapping: Mapping, labels: list[str], stated: dict[str, str]) -> _Meaning | str:
+    """What a film is called after the merge, and why it is left out if it is; or what is wrong with its labels."""
     known = [name for name in labels if name in source.labels]
     if strange := [name for name in labels if name and name not in source.labels]:
-        found.problems.append(f"{film.where}: {_stranger(source, strange[0])}")
-        return
+        return _stranger(source, strange[0])
     meant = [name for label in known for name in source.meanings(label)]
     columns, problem = _columns(source, mapping, set(meant), stated, bool(known))
     if problem:
-        found.problems.append(f"{film.where}: {problem}")
-        return
+        return problem
     merged = sorted({name for name in meant if name in mapping.labels})
+    label = " and ".join(merged)
     if LEAVE_OUT in meant or LEAVE_OUT in columns.values():
-        found.left_out["its label is one to leave out"] += 1
-    elif len(merged) > 1:
-        found.left_out[f"it is {' and '.join(merged)} at once"] += 1
-    elif not merged and not any(columns.values()):
-        found.left_out["nothing is known of it"] += 1
-    else:
-        label = merged[0] if merged else ""
-        patient = f"{source.people}-{film.patient}"
-        found.entries.append(Entry(film.path, source.name, film.below, patient, label, columns, film.fold, film.where))
+        return _Meaning(LEAVE_OUT, columns, "its label is one to leave out")
+    if len(merged) > 1:
+        return _Meaning(label, columns, f"it is {label} at once")
+    if not merged and not any(columns.values()):
+        return _Meaning("", columns, "nothing is known of it")
+    return _Meaning(label, columns)
 
 
 def _columns(
@@ -244,3 +275,12 @@ def _collapse(entries: list[Entry]) -> list[str]:
             problems.append(f"{entry.where}: the same film as {earlier.where}, but of another {' and '.join(others)}")
     entries[:] = first.values()
     return problems
+
+
+def _once(aside: list[Entry], entries: list[Entry]) -> list[Entry]:
+    """Each film that is left out once for its patient and label; not where other rows know of it what it lacks."""
+    known = {(entry.below, entry.patient, "") for entry in entries}
+    first: dict[tuple[str, str, str], Entry] = {}
+    for entry in aside:
+        first.setdefault((entry.below, entry.patient, entry.label), entry)
+    return [entry for key, entry in first.items() if key not in known]

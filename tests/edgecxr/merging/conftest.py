@@ -34,6 +34,16 @@ sources:
     labels: {Corona: covid, Healthy: normal}
 """
 
+OTHER = """  - name: other
+    folder: web
+    layout: table
+    table: t.csv
+    file: f
+    patient: p
+    label: l
+    labels: {COVID-19: covid, Mass: leave out, Scar: ignore, Both: [covid, normal]}
+"""
+
 
 def squeezed(seed: int, finding: str) -> bytes:
     """The film as a web collection has it: 8 bits, a narrower window, square though it was not, JPEG."""
@@ -59,6 +69,18 @@ def sets(drawn: Path, tmp_path: Path) -> Path:
     """
     shutil.copytree(drawn, tmp_path, dirs_exist_ok=True)
     return tmp_path
+
+
+@pytest.fixture
+def other(sets: Path) -> Path:
+    """`sets` with a table t.csv over web, the source `other` of map.yaml in place of `web`.
+
+    Its patient x has Corona/new.jpg, which is kept, and Corona/again.jpg, the hospital's film 0, which is left out.
+    """
+    text = (sets / "map.yaml").read_text()
+    (sets / "map.yaml").write_text(text[: text.index("  - name: web")] + OTHER)
+    (sets / "web" / "t.csv").write_text("f,p,l\nCorona/new.jpg,x,COVID-19\nCorona/again.jpg,x,Mass\n")
+    return sets
 
 
 def _draw(folder: Path) -> None:

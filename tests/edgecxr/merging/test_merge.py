@@ -148,3 +148,70 @@ def test_sources_of_one_cohort_share_their_patients(sets, who):
     row = rows["films/more/films/12.png"]
     assert row["patient"] == f"hospital-{who}"
     assert row["fold"] == rows["films/hospital/films/10.png"]["fold"]
+
+
+@pytest.mark.parametrize("label", ["Mass", "Scar", "Both"])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_person_is_one_by_a_film_that_is_left_out(other, label, seed):
+    table = other / "web" / "t.csv"
+    table.write_text(table.read_text().replace("Mass", label))
+    report = merge(read_sources(altered(other, ("folds: 2", f"folds: 2\nseed: {seed}"))), other / "out")
+    rows = rows_of(other / "out")
+    same = ("hospital/films/0.png", "hospital/films/1.png", "other/Corona/new.jpg")
+    assert len({rows[f"films/{name}"]["fold"] for name in same}) == 1
+    assert "films/other/Corona/again.jpg" not in rows
+    assert report.people == report.patients - 1
+    assert [item.patients for item in report.duplicates] == [("hospital-p0", "other-x")]
+
+
+@pytest.mark.parametrize("rule", ["conflicts: leave out", "conflicts: first", "keep: all"])
+@pytest.mark.parametrize("first", ["hospital", "other"])
+def test_a_film_that_one_source_leaves_out_and_another_labels_is_kept_and_told(other, rule, first):
+    mapping = altered(other, ("sources:", f"duplicates: {{{rule}}}\nsources:"))
+    if first == "other":
+        head, hospital, table = mapping.read_text().replace("  - name", "\0  - name").split("\0")
+        mapping.write_text(head + table + hospital)
+    report = merge(read_sources(mapping), other / "out")
+    assert rows_of(other / "out")["films/hospital/films/0.png"]["label"] == "covid"
+    (conflict,) = report.conflicts
+    assert conflict.labels == ("covid, Effusion 0", "leave out")
+    assert "hospital: films/0.png = other: Corona/again.jpg: covid, Effusion 0, leave out; the first holds" in (
+        report.text()
+    )
+    by_name = {source.name: source for source in report.sources}
+    assert (by_name["other"].found, by_name["other"].kept, by_name["other"].left_out.popitem()[1]) == (2, 1, 1)
+    assert {source.conflicts + source.duplicates for source in report.sources} == {0}
+
+
+def test_a_film_that_says_nothing_contradicts_nobody(other):
+    table = other / "web" / "t.csv"
+    table.write_text(table.read_text().replace("Mass", "Scar"))
+    assert not merge(read_sources(other / "map.yaml"), other / "out").conflicts
+
+
+def test_labels_in_conflict_stay_so_beside_a_film_that_is_left_out(sets, other):
+    (sets / "web" / "t.csv").write_text("f,p,l\nCorona/new.jpg,x,COVID-19\nCorona/wrong.jpg,x,Mass\n")
+    web = (
+        "  - {name: web, folder: web, layout: folders, patient: each film, labels: {Corona: covid, Healthy: normal}}\n"
+    )
+    mapping = sets / "map.yaml"
+    mapping.write_text(mapping.read_text() + web)
+    report = merge(read_sources(mapping), sets / "out")
+    (conflict,) = report.conflicts
+    assert conflict.films == ("hospital: films/1.png", "web: Corona/wrong.jpg", "other: Corona/wrong.jpg")
+    assert not conflict.kept
+    assert [source.conflicts for source in report.sources] == [1, 0, 1]
+    assert not {"films/hospital/films/1.png", "films/web/Corona/wrong.jpg"} & set(rows_of(sets / "out"))
+
+
+@pytest.mark.parametrize("volume", [None, b"\x5c\x01\0\0" + bytes(348)], ids=["absent", "unreadable"])
+def test_a_film_to_leave_out_need_not_be_there_nor_be_a_film(other, volume):
+    if volume is not None:
+        (other / "web" / "ct.nii").write_bytes(volume)
+    table = other / "web" / "t.csv"
+    table.write_text(table.read_text() + "ct.nii,4,Mass\n")
+    report = merge(read_sources(other / "map.yaml"), other / "out")
+    (_, source) = report.sources
+    assert (source.found, source.kept, source.left_out) == (3, 1, {"its label is one to leave out": 2})
+    assert not report.refused
+    assert not source.refused

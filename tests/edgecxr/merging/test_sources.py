@@ -156,3 +156,38 @@ def test_a_pattern_reads_label_and_patient_from_the_path(sets):
     (given,) = read_sources(sets / "map.yaml").given
     assert sorted(entry.patient for entry in given.entries) == ["w-again", "w-new", "w-wrong"]
     assert given.left_out["its path is not of the pattern"] == 2
+
+
+@pytest.mark.parametrize("row", ["ct.nii,4,Mass", "Corona/51.dcm,4,Scar", ",4,Mass", "Corona/wrong.jpg,,Both"])
+def test_a_row_to_leave_out_may_lack_what_a_row_to_keep_must_have(other, row):
+    table = other / "web" / "t.csv"
+    good = table.read_text()
+    table.write_text(f"{good}{row}\n")
+    (_, given) = read_sources(other / "map.yaml").given
+    assert [entry.below for entry in given.aside] == ["Corona/again.jpg"]
+    assert given.left_out.total() == 2
+    name, patient, _ = row.split(",")
+    table.write_text(f"{good}{name},{patient},COVID-19\n")
+    with pytest.raises(DatasetError, match=r"row 4 .*: (there is no file|'' is not a path below|no patient)"):
+        read_sources(other / "map.yaml")
+
+
+def test_the_fold_of_a_row_to_leave_out_is_not_asked_for(sets):
+    path = change(sets, "separator:", "keep_folds: true\n    separator:")
+    table = sets / "hospital" / "films.csv"
+    table.write_text(table.read_text().replace("Rotated,0", "Rotated,", 1))
+    hospital, _ = read_sources(path).given
+    assert [(entry.below, entry.fold) for entry in hospital.aside] == [("films/12.png", None), ("films/13.png", None)]
+
+
+def test_a_film_is_left_out_once_for_its_patient_and_label(other):
+    table = other / "web" / "t.csv"
+    more = "Corona/again.jpg,x,Mass\nCorona/again.jpg,y,Mass\nCorona/new.jpg,x,Scar\nCorona/new.jpg,x,Mass\n"
+    table.write_text(table.read_text() + more)
+    (_, given) = read_sources(other / "map.yaml").given
+    assert [(entry.below, entry.patient) for entry in given.aside] == [
+        ("Corona/again.jpg", "other-x"),
+        ("Corona/again.jpg", "other-y"),
+        ("Corona/new.jpg", "other-x"),
+    ]
+    assert given.left_out.total() == 5
