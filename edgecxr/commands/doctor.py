@@ -76,7 +76,11 @@ def _kernels() -> list[Finding]:
 
 
 def _decoders() -> list[Finding]:
-    wanted = {"pydicom": "DICOM headers", "imagecodecs": "JPEG, JPEG-LS, JPEG 2000, RLE, PNG, TIFF"}
+    wanted = {
+        "pydicom": "DICOM headers",
+        "imagecodecs": "JPEG lossless and of 12 bits, JPEG-LS, JPEG 2000, RLE, PNG, TIFF",
+        "simplejpeg": "JPEG of 8 bits",
+    }
     return [_package(name, f"decodes {what}", "fault") for name, what in wanted.items()]
 
 

@@ -1,10 +1,11 @@
-"""Samples of JPEG, JPEG-LS and JPEG 2000 streams by imagecodecs, which releases the interpreter lock as it decodes."""
+"""Samples of JPEG, JPEG-LS and JPEG 2000 streams, by libraries that release the interpreter lock as they decode."""
 
 from collections.abc import Callable
 from typing import Any
 
 import imagecodecs
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 
 from edgecxr.errors import Refusal, RefusalReason
@@ -13,6 +14,7 @@ from edgecxr.read.lossless import ends_with
 
 __all__ = ["decompress", "guarded"]
 
+LOSSY = ("SOF0", "SOF1", "SOF2")
 PROBE = np.random.default_rng(0).integers(0, 255, 256, np.uint8).tobytes()  # entropy data without FF, see `_filled_in`
 # What imagecodecs raises on bytes that it cannot decode.
 DECODE_ERRORS = (RuntimeError, ValueError, IndexError, TypeError, OverflowError)
@@ -34,12 +36,24 @@ def decompress(data: memoryview, stream: CodeStream, colorspace: str | None = No
 
 
 def _decode_jpeg(data: memoryview, stream: CodeStream, colorspace: str | None) -> NDArray[Any]:
+    if stream.precision == 8 and stream.kind in LOSSY and (stream.components == 1 or colorspace == "RGB"):
+        return _shaped(_decode_strictly(data, colorspace or "GRAY"), stream)
     values = _shaped(guarded(imagecodecs.jpeg8_decode, data, outcolorspace=colorspace), stream)
     if _suspect(values, stream) and _filled_in(data, values, colorspace):
         raise Refusal(RefusalReason.TRUNCATED, "the JPEG scan ends before the last row")
     if stream.lossless is not None and not ends_with(data, stream.lossless, values):
         raise Refusal(RefusalReason.UNREADABLE, "the JPEG scan does not end with its last pixels: it is damaged")
     return values
+
+
+def _decode_strictly(data: memoryview, colorspace: str) -> NDArray[Any]:
+    """Eight bits by simplejpeg, the same library, which raises what that only warns of: data lost or left over."""
+    try:
+        values: NDArray[Any] = simplejpeg.decode_jpeg(data, colorspace, strict=True)
+    except ValueError as error:
+        reason = RefusalReason.TRUNCATED if "premature end" in str(error).lower() else RefusalReason.UNREADABLE
+        raise Refusal(reason, f"the JPEG scan is damaged or ends before the last row: {error}") from error
+    return values[..., 0] if colorspace == "GRAY" else values
 
 
 def guarded(decoder: Callable[..., Any], data: memoryview, **options: Any) -> NDArray[Any]:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from edgecxr.errors import Refusal, RefusalReason
+from edgecxr.phantom import chest
 from edgecxr.read import read_radiograph
 
 CUT = (0.1, 0.3, 0.5, 0.7, 0.9, 0.98)
@@ -229,6 +230,36 @@ def test_tiff_entries_that_two_readers_take_otherwise_are_refused(store, film):
     assert refusal(store(signed)).reason is RefusalReason.UNREADABLE
     twice = tiff(strips).replace(struct.pack("<HHII", 277, 3, 1, 1), struct.pack("<HHII", 262, 3, 1, 0))
     assert str(refusal(store(twice))) == "contradictory: TIFF tag 262 stands twice"
+
+
+def scanned(content):
+    """Where the entropy data of a JPEG with one scan begin."""
+    marker = content.index(b"\xff\xda")
+    return marker + 2 + int.from_bytes(content[marker + 2 : marker + 4], "big")
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_with_lost_data_is_refused(store, progressive):
+    """64 bytes of the scan become zero: what the decoder fills in must not be screened."""
+    gray = (chest(5, size=384).pixels >> 4).astype(np.uint8)
+    encoded = io.BytesIO()
+    Image.fromarray(gray).save(encoded, "JPEG", quality=90, progressive=progressive)
+    content = encoded.getvalue()
+    np.testing.assert_array_equal(read_radiograph(store(content)).pixels, imagecodecs.jpeg8_decode(content))
+    places = np.random.default_rng(2).integers(scanned(content), len(content) - 100, 40)
+    damaged = [store(content[:place] + bytes(64) + content[place + 64 :]) for place in places]
+    reasons = [reason for path in damaged if (reason := reason_of(path)) is not None]
+    assert set(reasons) <= {RefusalReason.UNREADABLE, RefusalReason.TRUNCATED}
+    assert len(reasons) >= 28
+
+
+def reason_of(path):
+    """None of a file that is read."""
+    try:
+        read_radiograph(path)
+    except Refusal as error:
+        return error.reason
+    return None
 
 
 def test_damaged_png_is_refused(store, film):
