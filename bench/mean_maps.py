@@ -53,8 +53,7 @@ def draw(panels: dict[str, Panel], picture: Path) -> None:
         place.imshow(values, interpolation="nearest", **limits)
         place.set_title(f"{title}\n{films} films", fontsize=8)
         place.set_axis_off()
-    figure.tight_layout()
-    figure.savefig(picture, dpi=110)
+    figure.savefig(picture, dpi=110, bbox_inches="tight")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from edgecxr.spec import CHAIN_VERSION
 __all__ = ["DONE", "Outcome", "Stage", "Workshop", "code_of", "digest_of", "sole_user"]
 
 DONE = "done.json"
-BUILD_VERSION = 1  # raised whenever the code of a stage changes what it writes: every cached stage is then made anew
+BUILD_VERSION = 2  # raised whenever the code of a stage changes what it writes: every cached stage is then made anew
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def compile_apart(
     cache = EngineCache(folder)
     command = [sys.executable, "-m", OFFSPRING, capability or "-", str(cache.folder), "kept" if kept else "anew"]
     places = [str(Path(edgecxr.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places), "PYTHONSAFEPATH": "1"}
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
     ) as process:

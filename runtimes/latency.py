@@ -59,20 +59,20 @@ def _screened(screener: Screener, film: Path) -> dict[str, float]:
 
 
 def throughputs(screeners: Mapping[str, Screener], film: Path, rounds: int = 3) -> dict[str, float]:
-    """A folder of `FILMS` copies of the film: films a second by name, the median of the rounds."""
+    """A folder of `FILMS` copies of the film: films decided a second by name, the median of the rounds."""
     found: dict[str, list[float]] = {name: [] for name in screeners}
     for _ in range(rounds):
         for name, screener in screeners.items():
             start = time.perf_counter_ns()
-            number = sum(1 for _ in screener.screen_files([film] * FILMS))
+            number = sum(screening.status == "ok" for screening in screener.screen_files([film] * FILMS))
             found[name].append(number / (time.perf_counter_ns() - start) * 1e9)
     return {name: statistics.median(values) for name, values in found.items()}
 
 
-def cold_starts(bundle: Path, engine: str, precision: str, starts: int) -> dict[str, Any]:
+def cold_starts(bundle: Path, engine: str, precision: str, starts: int, threads: int = 0) -> dict[str, Any]:
     """Medians over fresh processes: `imported_s`, `opened_s`, `decided_s`, `peak_mb`; or {"failed": why}."""
     try:
-        found = [cold_start(bundle, engine, precision) for _ in range(starts)]
+        found = [cold_start(bundle, engine, precision, threads) for _ in range(starts)]
     except EngineError as error:
         return {"failed": str(error)}
     peaks = [item.peak_mb for item in found if item.peak_mb is not None]

@@ -8,24 +8,43 @@ from edgecxr.bundle.reader import Bundle
 from edgecxr.bundle.writer import write_bundle
 from edgecxr.spec import OperatingPoint
 
-__all__ = ["SITE", "recalibrated_points", "write_recalibrated"]
+__all__ = ["SITE", "recalibrated_points", "site_of", "write_recalibrated"]
 
-SITE = "site"  # the key of the provenance
+SITE = "site"  # the key of the provenance: by operating point, on what a site set it
+HEADING = "## Thresholds of a site"
+
+
+def site_of(provenance: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """By operating point that a site set, on what; nothing of a bundle as it was built."""
+    told = provenance.get(SITE)
+    return dict(told) if isinstance(told, dict) else {}
 
 
 def recalibrated_points(bundle: Bundle, points: Sequence[OperatingPoint]) -> tuple[OperatingPoint, ...]:
-    """Those of the bundle, but of the names in `points` these alone: none that was set elsewhere stays."""
-    names = {point.name for point in points}
-    return (*points, *(point for point in bundle.spec.operating_points if point.name not in names))
+    """The bundle's points in the order of their names; of the names in `points` these alone, and new names last.
+
+    None that was set elsewhere stays under a name; and which name comes first, the one to decide by, stays as it was.
+    """
+    names = dict.fromkeys(point.name for point in (*bundle.spec.operating_points, *points))
+    renewed = {point.name for point in points}
+    return tuple(
+        point
+        for name in names
+        for point in (points if name in renewed else bundle.spec.operating_points)
+        if point.name == name
+    )
 
 
 def write_recalibrated(bundle: Bundle, path: Path, points: Sequence[OperatingPoint], site: Mapping[str, Any]) -> Path:
     """Write `bundle` with `points` (`recalibrated_points`) to `path`, whole or not at all; it bears no signature.
 
-    `site` says on what they were set; it stands in the provenance with the digest of the bundle before, and in the
-    card. Raises BundleError.
+    `site` says on what they were set; it stands in the provenance under the name of each point, with the digest of the
+    bundle before, and in the card. Raises BundleError.
     """
+    told = {**site, "bundle_before": bundle.digest}
+    sites = {**site_of(bundle.manifest.provenance), **{point.name: told for point in points}}
     spec = bundle.spec.model_copy(update={"operating_points": recalibrated_points(bundle, points)})
+    card = bundle.card().partition(HEADING)[0].rstrip()
     return write_bundle(
         path,
         model=spec,
@@ -33,14 +52,14 @@ def write_recalibrated(bundle: Bundle, path: Path, points: Sequence[OperatingPoi
         golden=bundle.golden(),
         gates={precision: bundle.gate(precision) for precision in bundle.precisions},
         evaluation=bundle.evaluation(),
-        card=f"{bundle.card().rstrip()}\n\n{_section(bundle, points)}",
-        provenance={**bundle.manifest.provenance, SITE: {**site, "bundle_before": bundle.digest}},
+        card=f"{card}\n\n{_section([item for item in spec.operating_points if item.name in sites])}",
+        provenance={**bundle.manifest.provenance, SITE: sites},
         tolerance=bundle.manifest.tolerance,
     )
 
 
-def _section(bundle: Bundle, points: Sequence[OperatingPoint]) -> str:
-    """Of the card."""
+def _section(points: Sequence[OperatingPoint]) -> str:
+    """Of the card: every point that a site set."""
     names = ", ".join(dict.fromkeys(f"`{point.name}`" for point in points))
     rows = [
         f"| {item.name} | {item.finding} | {item.precision} on {item.engine} | {item.threshold:.3f} | {item.rule} |"
@@ -48,10 +67,10 @@ def _section(bundle: Bundle, points: Sequence[OperatingPoint]) -> str:
     ]
     return "\n".join(
         [
-            "## Thresholds of a site",
+            HEADING,
             "",
-            f"Of {names} the thresholds were set by `edgecxr calibrate` after the build, from bundle "
-            f"{bundle.digest[:12]}. What stands above and in `evaluation.json` was measured at the thresholds before.",
+            f"Of {names} the thresholds were set by `edgecxr calibrate` after the build. What stands above and in "
+            "`evaluation.json` was measured at the thresholds of the build.",
             "",
             "| point | finding | of | threshold | rule |",
             "|---|---|---|---|---|",

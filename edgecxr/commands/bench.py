@@ -40,7 +40,8 @@ def bench(
     """Time one film from its file to the decision on every engine and precision of this machine, side by side.
 
     Latency by stage (p50, p90, p99), films a second of a folder, time and memory of a fresh process up to its first
-    decision. Compare figures of one run; leave the machine alone meanwhile. Ends with 3 when no engine can decide here.
+    decision. Compare figures of one run; leave the machine alone meanwhile. Ends with 3 when no engine
+    can decide here, or one that can does not in a fresh process.
 
     Example: `edgecxr bench covid3.cxr --film film.dcm`
     """
@@ -60,7 +61,8 @@ def bench(
         print_json({"bundle": opened.digest, "model": opened.spec.name, "asked": asked, **measured})
     else:
         _print(opened, asked, measured)
-    if not measured["engines"]:
+    failed = any("failed" in (row["fresh_process"] or {}) for row in measured["engines"])
+    if failed or not measured["engines"]:
         raise typer.Exit(ExitCode.CANNOT)
 
 
@@ -111,7 +113,7 @@ def _measured(
     for name in times:
         engine, precision = name.split()
         row = {"name": name, "milliseconds": times[name], "films_a_second": films_a_second[name]}
-        fresh = cold_starts(path, engine, precision, starts) if starts else None
+        fresh = cold_starts(path, engine, precision, starts, threads) if starts else None
         rows.append({**row, "fresh_process": fresh, "described": described[name]})
     return {"engines": rows, "passed_over": passed_over, "machine": before}
 

@@ -1,6 +1,5 @@
 """``edgecxr calibrate``: thresholds of a site, from its own films whose findings are confirmed."""
 
-import math
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,20 +9,19 @@ import typer
 from numpy.typing import NDArray
 
 from edgecxr.commands.choices import check_bundle, check_choices, misuse, writing
-from edgecxr.commands.evaluated import Answer, Running, open_evaluated
-from edgecxr.commands.labelled import Asked, ask_films, fold_numbers, labelled, warnings_of_seen
+from edgecxr.commands.evaluated import Answer, EvaluatedBundle, Running
+from edgecxr.commands.labelled import Asked, ask_films, fold_numbers, labelled, taught_folds, warnings_of_seen
 from edgecxr.commands.terminal import ExitCode, counted, note, print_json
-from edgecxr.errors import DatasetError, EngineError
+from edgecxr.errors import DatasetError, EngineError, StatisticsError
 
 if TYPE_CHECKING:
     from edgecxr.bundle import Bundle
-    from edgecxr.dataset import HeadColumns
+    from edgecxr.dataset import Dataset, HeadColumns
     from edgecxr.decision import OperatingRule
     from edgecxr.spec import OperatingPoint
 
 __all__ = ["calibrate"]
 
-LEAST = 10  # films that a rule speaks of: of fewer, no share is worth a threshold
 Json = dict[str, Any]
 
 
@@ -54,7 +52,6 @@ def calibrate(
     """
     from edgecxr.bundle import Bundle
     from edgecxr.bundle.recalibrated import write_recalibrated
-    from edgecxr.dataset import load_dataset
     from edgecxr.decision import OperatingRule
 
     opened = Bundle.open(bundle)
@@ -62,25 +59,24 @@ def calibrate(
     for name in engine or ():
         check_choices(opened, name, "auto")
     check_bundle(out, bundle)
-    model = open_evaluated(bundle, "auto", "auto")
-    dataset = load_dataset(data, labels=labels, heads=model.heads)
-    wanted = fold_numbers(folds)
-    for warning in warnings_of_seen(model, dataset, wanted):
-        note(f"warning: {warning}")
-    dataset = dataset.select(wanted) if wanted else dataset
+    model = EvaluatedBundle(opened, "auto", "auto")
+    dataset, warnings = _films(model, data, labels, fold_numbers(folds))
     with ExitStack() as stack:
-        runnings = _opened(stack, opened, bundle, engine)
-        asked, refused = ask_films(runnings, labelled(dataset, model.heads), quiet=as_json)
-        points = [
-            item
-            for index, running in enumerate(runnings)
-            for item in _derived(running, index, asked, model.heads, rule)
-        ]
-    site = {"data_digest": dataset.digest, "films": len(asked), "refused": len(refused), "rule": str(rule)}
+        runnings = _opened(stack, opened, engine)
+        asked, unreadable = ask_films(runnings, labelled(dataset, model.heads), quiet=as_json)
+        points, refused = _derived(runnings, asked, model.heads, rule)
+    site = {
+        "data_digest": dataset.digest,
+        "films": len(asked),
+        "unreadable": len(unreadable),
+        "refused": refused,
+        "rule": str(rule),
+        "warnings": warnings,
+    }
     with writing(out):
         written = Bundle.open(write_recalibrated(opened, out, points, site))
-    _tell(written, points, (len(asked), refused), as_json=as_json)
-    if refused:
+    _tell(written, points, site, unreadable, as_json=as_json)
+    if unreadable or any(refused.values()):
         raise typer.Exit(ExitCode.SOME_REFUSED)
 
 
@@ -102,7 +98,23 @@ def _target(sensitivity: float | None, specificity: float | None) -> dict[str, f
     return chosen
 
 
-def _opened(stack: ExitStack, bundle: "Bundle", path: Path, engines: list[str] | None) -> list[Running]:
+def _films(model: EvaluatedBundle, data: Path, labels: str, wanted: list[int]) -> tuple["Dataset", list[str]]:
+    """The films to set thresholds on, and what must be known of them; none that is known to have taught the bundle."""
+    from edgecxr.dataset import load_dataset
+
+    dataset = load_dataset(data, labels=labels, heads=model.heads)
+    if taught := taught_folds(model, dataset, wanted):
+        misuse(
+            f"fold {taught} of these films taught the bundle, which scores them higher than any others: thresholds set "
+            "on them would miss findings; name other folds with --folds"
+        )
+    warnings = warnings_of_seen(model, dataset, wanted)
+    for warning in warnings:
+        note(f"warning: {warning}")
+    return (dataset.select(wanted) if wanted else dataset), warnings
+
+
+def _opened(stack: ExitStack, bundle: "Bundle", engines: list[str] | None) -> list[Running]:
     """Each precision on each engine; one that does not open here gets no threshold, and is named with its reason."""
     from edgecxr.runtimes.registry import ENGINES
 
@@ -110,7 +122,7 @@ def _opened(stack: ExitStack, bundle: "Bundle", path: Path, engines: list[str] |
     for engine in engines or ENGINES:
         for precision in bundle.precisions:
             try:
-                runnings.append(stack.enter_context(open_evaluated(path, engine, precision).running()))
+                runnings.append(stack.enter_context(EvaluatedBundle(bundle, engine, precision).running()))
             except EngineError as error:
                 note(f"{engine} {precision} gets no threshold: {error}")
     if not runnings:
@@ -119,40 +131,30 @@ def _opened(stack: ExitStack, bundle: "Bundle", path: Path, engines: list[str] |
 
 
 def _derived(
-    running: Running, index: int, asked: list[Asked], placed: "tuple[HeadColumns, ...]", rule: "OperatingRule"
-) -> "list[OperatingPoint]":
-    """The threshold of every finding, on the films that are labelled for it and that this model does not refuse."""
-    from edgecxr.decision import derive_operating_point
-    from edgecxr.scores import class_labels, columns, probabilities
+    runnings: list[Running], asked: list[Asked], placed: "tuple[HeadColumns, ...]", rule: "OperatingRule"
+) -> tuple["list[OperatingPoint]", dict[str, int]]:
+    """The points of every model, and how many films each refuses as no frontal chest film: those take no part."""
+    from edgecxr.scores import class_labels, probabilities
+    from edgecxr.site import site_points
 
     heads = [item.head for item in placed]
-    scores = probabilities(np.stack([row.answers[index].logits for row in asked]), heads, running.temperatures)
-    truth = class_labels(heads, {head.name: np.stack([row.targets[head.name] for row in asked]) for head in heads})
-    passed = _passed(running, [row.answers[index] for row in asked])
-    precision, family = running.described["precision"], running.engine
-    found = []
-    for head, part in zip(heads, columns(heads), strict=True):
-        for name, column in zip(head.classes, range(part.start, part.stop), strict=True):
-            if name == head.reference:
-                continue
-            used = passed & ~np.isnan(truth[:, column])
-            own = truth[used, column]
-            _check_count(name, own, rule)
-            found.append(
-                derive_operating_point(
-                    name,
-                    scores[used, column],
-                    own,
-                    rule,
-                    precision=precision,
-                    engine=family,
-                    films="films of the site",
-                )
-            )
-    return found
+    labels = class_labels(heads, {head.name: np.stack([row.targets[head.name] for row in asked]) for head in heads})
+    points: list[OperatingPoint] = []
+    refused = {}
+    for index, running in enumerate(runnings):
+        answers = [row.answers[index] for row in asked]
+        taken = _taken(running, answers)
+        scores = probabilities(np.stack([answer.logits for answer in answers]), heads, running.temperatures)
+        precision, engine = running.described["precision"], running.engine
+        refused[f"{precision} {engine}"] = int((~taken).sum())
+        try:
+            points += site_points(heads, scores[taken], labels[taken], rule, precision=precision, engine=engine)
+        except StatisticsError as error:
+            raise DatasetError([str(error)]) from error
+    return points, refused
 
 
-def _passed(running: Running, answers: list[Answer]) -> NDArray[np.bool_]:
+def _taken(running: Running, answers: list[Answer]) -> NDArray[np.bool_]:
     """(N,) films that the model's gate lets through: the others get no decision, so no threshold is for them."""
     embeddings = [answer.embedding for answer in answers if answer.embedding is not None]
     if running.gate is None or not embeddings:
@@ -160,35 +162,16 @@ def _passed(running: Running, answers: list[Answer]) -> NDArray[np.bool_]:
     return np.asarray(running.gate.distance(np.stack(embeddings)) <= running.gate.threshold)
 
 
-def _check_count(finding: str, truth: NDArray[np.floating], rule: "OperatingRule") -> None:
-    """A share of 98 % of 20 films is all of them: the rule would say nothing."""
-    of_sick = rule.sensitivity is not None
-    target = rule.sensitivity if rule.sensitivity is not None else rule.specificity or 0.0
-    wanted = max(LEAST, math.ceil(round(1 / (1 - target), 6)))
-    number = int((truth == (1 if of_sick else 0)).sum())
-    other = len(truth) - number
-    if number < wanted or other < LEAST:
-        kinds = ("positive", "negative") if of_sick else ("negative", "positive")
-        raise DatasetError(
-            [
-                f"{finding}: {number} {kinds[0]} and {other} {kinds[1]} films; {rule} wants at least {wanted} "
-                f"{kinds[0]} and {LEAST} {kinds[1]} ones that the bundle does not refuse"
-            ]
-        )
-
-
-def _tell(written: "Bundle", points: "list[OperatingPoint]", films: tuple[int, list[Json]], *, as_json: bool) -> None:
-    from edgecxr.bundle.recalibrated import SITE
-
-    asked, refused = films
+def _tell(
+    written: "Bundle", points: "list[OperatingPoint]", site: Json, unreadable: list[Json], *, as_json: bool
+) -> None:
     if as_json:
         rows = [item.model_dump(mode="json") for item in points]
         told = {"bundle": written.source, "digest": written.digest, "points": rows}
-        print_json({**told, SITE: written.manifest.provenance[SITE], "refused": refused})
+        print_json({**told, "site": site, "unreadable": unreadable})
         return
-    print(
-        f"{written.source}: digest {written.digest[:12]}, set on {counted(asked)}, {len(refused)} refused as unreadable"
-    )
+    lost = f"{max(site['refused'].values())} of them refused as no frontal chest film, {len(unreadable)} unreadable"
+    print(f"{written.source}: digest {written.digest[:12]}, set on {counted(site['films'])}, {lost}")
     for item in points:
         reached = f"sensitivity {item.sensitivity:.3f}, specificity {item.specificity:.3f}"
         print(

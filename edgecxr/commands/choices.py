@@ -13,6 +13,7 @@ from edgecxr.commands.terminal import ExitCode, note
 if TYPE_CHECKING:
     from edgecxr.bundle import Bundle
 
+BUNDLE_START = slice(30, 43)  # of a zip: the name of its first member
 ENGINE_HELP = "auto, openvino or onnxruntime; on an NVIDIA GPU tensorrt or torch-tensorrt."
 PRECISION_HELP = "auto, int8, fp16 or fp32."
 
@@ -74,10 +75,16 @@ def check_results(path: Path, start: bytes) -> None:
 
 
 def check_bundle(path: Path, source: Path) -> None:
-    """End when a bundle cannot be written to `path`, or would be written over the one that it is made from."""
+    """End when a bundle cannot be written to `path`, or would be written over anything but another bundle."""
+    if path.is_dir():
+        misuse(f"{path} is a folder; name the file to write")
     if path.exists() and path.samefile(source):
         misuse(f"{path} is the bundle that was given, and stays as it is; name another file")
-    check_results(path, b"pk")
+    if path.exists():
+        with writing(path), path.open("rb") as file:
+            found = file.read(BUNDLE_START.stop)
+        if found and found[BUNDLE_START] != b"manifest.json":
+            misuse(f"{path} holds something else than a bundle, and is not written over; name another file")
     make_folder(path.parent)
 
 

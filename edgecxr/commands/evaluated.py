@@ -18,7 +18,7 @@ from edgecxr.commands.terminal import require_train
 from edgecxr.teachers.names import RECORD
 
 if TYPE_CHECKING:
-    from edgecxr.bundle import Manifest
+    from edgecxr.bundle import Bundle, Manifest
     from edgecxr.dataset import HeadColumns
     from edgecxr.radiograph import Radiograph
     from edgecxr.refusal import EmbeddingGate
@@ -60,6 +60,7 @@ class Evaluated(ABC):
     kind: str  # "bundle" or "teacher", for people
     data_digest: str = ""  # of the films that it was built from, where it says so
     folds: Mapping[str, Sequence[int]] = {}  # what they served to: train, validate, test
+    site_digests: frozenset[str] = frozenset()  # of films on which a site set its thresholds
     manifest: "Manifest | None" = None  # None for a teacher
     history: Mapping[str, Sequence[Mapping[str, float]]] = {}  # records of its training by name, where they are there
 
@@ -73,16 +74,17 @@ class EvaluatedBundle(Evaluated):
 
     kind = "bundle"
 
-    def __init__(self, path: Path, engine: str, precision: str) -> None:
-        from edgecxr.bundle import Bundle
-
-        self._bundle = Bundle.open(path)
+    def __init__(self, bundle: "Bundle", engine: str, precision: str) -> None:
+        self._bundle = bundle
         self._choice = (engine, precision)
         check_choices(self._bundle, engine, precision)
         self.digest, self.manifest = self._bundle.digest, self._bundle.manifest
+        from edgecxr.bundle.recalibrated import site_of
+
         provenance = self._bundle.manifest.provenance
         self.data_digest = str(provenance.get("data_digest", ""))
         self.folds = _folds(str(provenance.get("recipe_text", "")))
+        self.site_digests = frozenset(str(told.get("data_digest")) for told in site_of(provenance).values())
         self.heads = _placed(self._bundle.spec.heads, provenance.get("columns", {}))
 
     @contextmanager
@@ -184,13 +186,13 @@ class EvaluatedForeign(Evaluated):
 
 def open_evaluated(path: Path | None, engine: str, precision: str, teacher: str | None = None) -> Evaluated:
     """The model in `path`: a bundle (the one shipped where None), a folder with teacher.json, a recipe's `teacher`."""
-    from edgecxr.bundle import default_bundle_path
+    from edgecxr.bundle import Bundle, default_bundle_path
 
     of_recipe = path is not None and path.suffix in RECIPES
     if teacher is not None and not of_recipe:
         misuse(f"--teacher {teacher} chooses from a recipe, and {path or 'the shipped bundle'} is none")
     if path is None or not (path.is_dir() or of_recipe):
-        return EvaluatedBundle(path or default_bundle_path(), engine, precision)
+        return EvaluatedBundle(Bundle.open(path or default_bundle_path()), engine, precision)
     if path.is_dir() and not (path / RECORD).is_file():
         misuse(f"{path} has no {RECORD}; give a bundle (.cxr), or the folder in which a build trained a teacher")
     if (engine, precision) != ("auto", "auto"):

@@ -1,5 +1,6 @@
 """``edgecxr inspect``: what is in a bundle."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,8 +39,6 @@ def inspect(
 
 
 def _facts(bundle: "Bundle", keys: tuple[str, ...]) -> list[tuple[str, Any]]:
-    from edgecxr.bundle.recalibrated import SITE
-
     spec, manifest = bundle.spec, bundle.manifest
     size = spec.preprocess.size
     provenance = manifest.provenance
@@ -58,21 +57,25 @@ def _facts(bundle: "Bundle", keys: tuple[str, ...]) -> list[tuple[str, Any]]:
             for key, value in provenance.items()
             if isinstance(value, str | int | float) and "\n" not in str(value)
         ),
-        *_site(provenance.get(SITE)),
+        *(("thresholds", line) for line in _site(provenance)),
     ]
 
 
-def _site(told: Any) -> list[tuple[str, str]]:
+def _site(provenance: Mapping[str, Any]) -> list[str]:
     """On what `edgecxr calibrate` set thresholds; nothing of a bundle as it was built."""
-    if not isinstance(told, dict):
-        return []
-    before = str(told.get("bundle_before"))[:12]
-    return [("thresholds", f"{told.get('rule')}, set on {told.get('films')} films of a site, from bundle {before}")]
+    from edgecxr.bundle.recalibrated import site_of
+
+    return [
+        f"{name}: {told['rule']}, set on {told['films']} films of a site, at most {max(told['refused'].values())} of "
+        f"them refused, from bundle {told['bundle_before'][:12]}"
+        + "".join(f"; warning: {warning}" for warning in told["warnings"])
+        for name, told in site_of(provenance).items()
+    ]
 
 
 def _print_points(bundle: "Bundle") -> None:
     """The thresholds, and what each reached where it was set; points that share a threshold in one row."""
-    from edgecxr.bundle.recalibrated import SITE
+    from edgecxr.bundle.recalibrated import site_of
 
     merged: dict[tuple[str, str, str, float], list[OperatingPoint]] = {}
     for point in bundle.spec.operating_points:
@@ -87,7 +90,7 @@ def _print_points(bundle: "Bundle") -> None:
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     validation, test = (_films(bundle, purpose) for purpose in ("validate", "test"))
-    own = " (of a site's: its own films)" if SITE in bundle.manifest.provenance else ""
+    own = " (of a site's: its own films)" if site_of(bundle.manifest.provenance) else ""
     print(f"* of the {validation}validation films{own}, on which the thresholds were set: no measure of accuracy;")
     print(f"  --card tells those of the {test}test films, with intervals")
 

@@ -13,7 +13,7 @@ from edgecxr.errors import DatasetError, Refusal
 if TYPE_CHECKING:
     from edgecxr.dataset import Dataset, Film, HeadColumns
 
-__all__ = ["Asked", "ask_films", "fold_numbers", "labelled", "test_folds", "warnings_of_seen"]
+__all__ = ["Asked", "ask_films", "fold_numbers", "labelled", "taught_folds", "test_folds", "warnings_of_seen"]
 
 
 class Asked(NamedTuple):
@@ -51,6 +51,9 @@ def warnings_of_seen(model: Evaluated, dataset: "Dataset", wanted: list[int]) ->
 
     A model holds the digest of its data and no list of films, so one changed cell makes other data of the same films.
     """
+    chosen = dataset.select(wanted) if wanted else dataset
+    if chosen.digest in model.site_digests:
+        return ["a site set the thresholds of the bundle on exactly these films; what they reach here is too good"]
     built = {purpose: list(folds) for purpose, folds in model.folds.items()}
     if not built or not _is_built_on(model, dataset):
         folds = "; ".join(f"{purpose} {_listed(numbers)}" for purpose, numbers in built.items())
@@ -66,6 +69,12 @@ def warnings_of_seen(model: Evaluated, dataset: "Dataset", wanted: list[int]) ->
         for purpose, folds in seen.items()
         if folds
     ]
+
+
+def taught_folds(model: Evaluated, dataset: "Dataset", wanted: list[int]) -> str:
+    """Folds of `wanted` (none: all) that the model is known to have been trained on, as a list; empty where none is."""
+    used = set(wanted) or {film.fold for film in dataset.films}
+    return _listed(sorted(used & set(model.folds.get("train", ())))) if _is_built_on(model, dataset) else ""
 
 
 def _is_built_on(model: Evaluated, dataset: "Dataset") -> bool:

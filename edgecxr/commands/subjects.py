@@ -54,7 +54,8 @@ def _bundle(path: Path, engine: str, precision: str) -> Iterator[Subject]:
     with open_engine(bundle, engine, precision, point=None) as running:
         spec, gate = bundle.spec, bundle.gate(running.precision)
         points = [p for p in spec.operating_points if (p.precision, p.engine) == (running.precision, running.family)]
-        first = [(point.finding, point.threshold) for point in points if point.name == points[0].name]
+        default = next((point.name for point in spec.operating_points), None)  # the one that screening decides by
+        first = [(point.finding, point.threshold) for point in points if point.name == default]
 
         def admit(image: Any) -> None:
             gate.check(running.infer(_typed(running, image)).embedding[0])

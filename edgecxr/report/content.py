@@ -1,7 +1,7 @@
 """What a report says, worked out from results before anything is laid out."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -114,6 +114,15 @@ def models_of(evaluation: Json | Sequence[Json] | None) -> list[Json]:
     if isinstance(evaluation, Mapping):
         return list(evaluation["models"]) if "models" in evaluation else [evaluation]
     return list(evaluation)
+
+
+def without_points(models: Sequence[Json], names: Collection[str]) -> list[Json]:
+    """The models without operating points of these names: what they reach was measured at thresholds that are gone."""
+
+    def kept(entry: Json) -> Json:
+        return {**entry, "operating_points": [item for item in entry["operating_points"] if item["name"] not in names]}
+
+    return [{**model, "classes": [kept(entry) for entry in model["classes"]]} for model in models]
 
 
 def shipped_models(models: Sequence[Json], evaluation: Json | Sequence[Json] | None) -> tuple[list[Json], list[Json]]:

@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from edgecxr import __version__
+from edgecxr.bundle.recalibrated import site_of
 from edgecxr.durable import write_atomically
 from edgecxr.report import plots
 from edgecxr.report.content import (
@@ -22,6 +23,7 @@ from edgecxr.report.content import (
     refused_films,
     shipped_models,
     stages,
+    without_points,
     worse_sign,
 )
 from edgecxr.report.learning import WEIGHT
@@ -88,7 +90,9 @@ def write_report(
     """
     model = None if manifest is None else manifest.model
     decided = decided_films(screenings, model, pictures)
-    models = models_of(evaluation)
+    of_build = isinstance(evaluation, Mapping) and "models" in evaluation
+    site = [] if manifest is None else list(site_of(manifest.provenance))
+    models = without_points(models_of(evaluation), site if of_build else ())
     shipped, others = shipped_models(models, evaluation)
     content: dict[str, Any] = {
         "title": title,
@@ -104,7 +108,7 @@ def write_report(
         "models": models,
         "shipped": shipped,
         "others": others,
-        "of_build": isinstance(evaluation, Mapping) and "models" in evaluation,
+        "of_build": of_build,
         "findings": _findings(models, shipped, others),
         "matrices": _matrices(chosen_models(models)),
         "maps": [
@@ -115,6 +119,7 @@ def write_report(
         "warnings": list(warnings),
         "histories": _histories(history or {}),
         "provenance": [] if manifest is None else _provenance(manifest),
+        "site": site,
         "recipe_text": None if manifest is None else manifest.provenance.get("recipe_text"),
     }
     place = Path(path)

@@ -1,13 +1,17 @@
 """`edgecxr bench`: every engine and precision timed for real; no figure is checked, only that each is there."""
 
 import json
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgecxr.errors import EngineError
 from edgecxr.phantom import chest, other, write_dicom
+from edgecxr.runtimes.cold_start import cold_start
 
 Run = Callable[..., Any]
 STAGES = {"whole", "read", "preprocess", "infer"}
@@ -71,6 +75,21 @@ def test_a_wrong_choice_is_a_sentence(run: Run, tiny_bundle: Path, arguments: li
     done = run("bench", tiny_bundle, *arguments)
     assert done.returncode == 2
     assert words in done.stderr
+
+
+@pytest.mark.train
+def test_a_fresh_process_takes_no_module_of_the_folder_and_must_decide(
+    run: Run, tiny_build: Any, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    if sys.version_info >= (3, 11):  # before, no Python leaves the folder out
+        (tmp_path / "random.py").write_text("raise SystemExit('shadowed')\n")
+    chosen = ("--engine", "onnxruntime", "--precision", "fp32", "--rounds", "1", "--starts", "1", "--json")
+    done = run("bench", tiny_bundle, *chosen)
+    assert done.returncode == 0, done.stderr
+    assert "failed" not in json.loads(done.stdout)["engines"][0]["fresh_process"]
+    gates = {name: replace(gate, spread=gate.spread * 1e-3) for name, gate in tiny_build.gates.items()}
+    with pytest.raises(EngineError, match=r"the golden film is refused .*, so there is no first decision"):
+        cold_start(tiny_build.write(tmp_path / "strict.cxr", gates=gates), "onnxruntime", "fp32")
 
 
 @pytest.mark.train
