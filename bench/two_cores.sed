@@ -2,7 +2,7 @@
 #     sed -f bench/two_cores.sed recipes/systems/deep_covid.yaml > deep_covid.yaml
 s/^preprocess: {size: 224}.*/preprocess: {size: 112}/
 /^name: deep-covid/,$s/epochs: 30$/epochs: 15/
-/^name: covid-densenet$/,$s/epochs: 30$/epochs: 15/
+/^name: covid-densenet/,$s/epochs: 30$/epochs: 15/
 /^name: abdukarimov2021/,$s/epochs: 30$/epochs: 10/
 /^name: bassi2021/,$s/epochs: 30$/epochs: 10/
 /^name: bassi2021/,$s/^  epochs: 20$/  epochs: 8/
