@@ -13,9 +13,8 @@ import yaml
 from numpy.typing import NDArray
 
 from edgecxr.commands.choices import check_choices, misuse
-from edgecxr.commands.subjects import RECIPES, open_foreign
 from edgecxr.commands.terminal import require_train
-from edgecxr.teachers.names import RECORD
+from edgecxr.teachers.names import RECIPES, RECORD
 
 if TYPE_CHECKING:
     from edgecxr.bundle import Bundle, Manifest
@@ -159,6 +158,8 @@ class EvaluatedForeign(Evaluated):
     kind = "teacher"
 
     def __init__(self, recipe_file: Path, name: str | None) -> None:
+        from edgecxr.commands.subjects import open_foreign
+
         self._teacher, self.digest, self._recipe = open_foreign(recipe_file, name)
         self.heads = tuple(item for item in self._recipe.heads if item.head in self._teacher.heads)
 

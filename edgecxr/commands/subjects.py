@@ -12,7 +12,7 @@ from edgecxr.commands.choices import check_choices, misuse
 from edgecxr.commands.terminal import require_train
 from edgecxr.errors import StageError
 from edgecxr.spec import ReadingSpec
-from edgecxr.teachers.names import RECORD
+from edgecxr.teachers.names import RECIPES, RECORD
 from edgecxr.teachers.subject import Subject
 
 if TYPE_CHECKING:
@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from edgecxr.teachers.foreign import ForeignTeacher
     from edgecxr.teachers.teacher import Teacher
 
-__all__ = ["RECIPES", "open_foreign", "open_subject"]
+__all__ = ["open_foreign", "open_subject"]
 
-RECIPES = (".yaml", ".yml")
 WANTED = f"give a bundle (.cxr), the folder of a trained teacher (with {RECORD}), or a recipe and --teacher NAME"
 
 
