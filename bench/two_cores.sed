@@ -1,4 +1,4 @@
-# The published systems on two CPU cores within two hours: half the side, a half to a fifth of the epochs (docs/systems.md).
+# The published systems on two CPU cores, within an hour each: half the side, a half to a fifth of the epochs.
 #     sed -f bench/two_cores.sed recipes/systems/deep_covid.yaml > deep_covid.yaml
 s/^preprocess: {size: 224}.*/preprocess: {size: 112}/
 /^name: deep-covid/,$s/epochs: 30$/epochs: 15/
