@@ -26,6 +26,7 @@ from enum import Enum
 
 __all__ = [
     "BundleError",
+    "ChoiceError",
     "ConfigError",
     "DatasetError",
     "DrawingError",
@@ -115,6 +116,10 @@ class LintError(EdgeCxrError):
 
 class StageError(EdgeCxrError):
     """A build stage could not produce what the next one needs; the message says what to change in the recipe."""
+
+
+class ChoiceError(StageError):
+    """A method or a layer that was asked for does not fit the network; the message names what does."""
 
 
 class StatisticsError(EdgeCxrError, ValueError):

@@ -66,9 +66,8 @@ def _site(provenance: Mapping[str, Any]) -> list[str]:
     from edgecxr.bundle.recalibrated import site_of
 
     return [
-        f"{name}: {told['rule']}, set on {told['films']} films of a site, at most {max(told['refused'].values())} of "
-        f"them refused, from bundle {told['bundle_before'][:12]}"
-        + "".join(f"; warning: {warning}" for warning in told["warnings"])
+        f"{name}: {told['rule']}, set on {told['films']} films of a site, {max(told['refused'].values())} of them "
+        f"refused, from bundle {told['bundle_before'][:12]}{''.join(f'; warning: {item}' for item in told['warnings'])}"
         for name, told in site_of(provenance).items()
     ]
 

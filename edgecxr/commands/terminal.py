@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import typer
 
-from edgecxr.errors import BundleError, ConfigError, DatasetError, EdgeCxrError, EngineError, RecipeError
+from edgecxr.errors import BundleError, ChoiceError, ConfigError, DatasetError, EdgeCxrError, EngineError, RecipeError
 
 __all__ = [
     "ExitCode",
@@ -53,7 +53,7 @@ class ExitCode(IntEnum):
     CLOSED_PIPE = 141
 
 
-MISUSES = (RecipeError, DatasetError, BundleError, ConfigError)
+MISUSES = (RecipeError, DatasetError, BundleError, ConfigError, ChoiceError)
 
 
 def guarded(verb: Callable[P, R]) -> Callable[P, R]:

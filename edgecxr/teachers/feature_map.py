@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 from zennit.types import AvgPool, MaxPool
 
-from edgecxr.errors import StageError
+from edgecxr.errors import ChoiceError
 from edgecxr.teachers.explained import ExplainedNetwork
 from edgecxr.teachers.module_graph import ModuleGraph, module_of, shape_of
 
@@ -29,7 +29,7 @@ class FeatureMap:
     def __init__(self, network: ExplainedNetwork, image: NDArray[np.float32], layer: str | None = None) -> None:
         """`image` is (1, 1, S, S) in [0, 1]; `layer` None takes the last map.
 
-        Raises StageError when there is none, when several end side by side, or when `layer` is no map.
+        Raises ChoiceError when there is none, when several end side by side, or when `layer` is no map.
         """
         self.network = network
         self.graph = ModuleGraph(network.body, network.values(image))
@@ -56,7 +56,7 @@ class FeatureMap:
         return found
 
     def cam(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(C, h, w) class activation maps, whose means are the logits. Raises StageError for another kind of head."""
+        """(C, h, w) class activation maps, whose means are the logits. Raises ChoiceError for another kind of head."""
         linear = self._pooled_linear()
         kept: list[Tensor] = []
         handle = self._tap.register_forward_hook(lambda *event: kept.append(event[2]))
@@ -88,14 +88,27 @@ class FeatureMap:
             raise self._no_cam(f"{len(layers) - 1} layers follow its mean")
         return layers[1]
 
-    def _no_cam(self, why: str) -> StageError:
-        return StageError(
+    def _no_cam(self, why: str) -> ChoiceError:
+        return ChoiceError(
             f"{self.network.name!r} has no class activation map, which takes a mean over the map and one linear layer: "
             f"{why}; gradcam, occlusion and lrp can explain it"
         )
 
     def _last(self) -> fx.Node:
         """The map behind which there are only pools and vectors."""
+        found = self._ends()
+        names = [self._name(node) for node in found]
+        if not names:
+            raise ChoiceError(f"{self.network.name!r} has no feature map of more than one cell at this size")
+        if len(names) > 1:
+            raise ChoiceError(
+                f"{self.network.name!r} reads its score from {len(names)} feature maps ({', '.join(sorted(names))}); "
+                "gradcam is told which by --layer NAME"
+            )
+        return found[0]
+
+    def _ends(self) -> list[fx.Node]:
+        """Every such map; networks that read several side by side have as many."""
         waiting, found = [node for node in self.graph.graph.nodes if node.op == "output"], dict[fx.Node, None]()
         while waiting:
             node = waiting.pop()
@@ -107,15 +120,7 @@ class FeatureMap:
                 found[node] = None
             else:
                 waiting += node.all_input_nodes
-        names = [self._name(node) for node in found]
-        if not names:
-            raise StageError(f"{self.network.name!r} has no feature map of more than one cell at this size")
-        if len(names) > 1:
-            raise StageError(
-                f"{self.network.name!r} reads its score from {len(names)} feature maps ({', '.join(sorted(names))}); "
-                "gradcam is told which by --layer NAME"
-            )
-        return next(iter(found))
+        return list(found)
 
     def _name(self, node: fx.Node) -> str:
         """The outermost module of the network that returns this node, else the node's own name."""
@@ -125,11 +130,11 @@ class FeatureMap:
     def _named(self, layer: str) -> fx.Node:
         known = {node.name: node for node in self.graph.graph.nodes} | self.graph.layers
         if layer not in known:
-            close = difflib.get_close_matches(layer, known, n=4, cutoff=0.4) or [self._name(self._last())]
-            raise StageError(f"no layer {layer!r} in {self.network.name!r}; the nearest are {', '.join(close)}")
+            close = difflib.get_close_matches(layer, known, n=4, cutoff=0.4) or sorted(map(self._name, self._ends()))
+            raise ChoiceError(f"no layer {layer!r} in {self.network.name!r}; the nearest are {', '.join(close)}")
         shape = shape_of(known[layer])
         if len(shape) != 4 or shape[2] * shape[3] < 2:
-            raise StageError(f"layer {layer!r} gives {shape or 'no tensor'}, and no map (N, K, h, w) of several cells")
+            raise ChoiceError(f"layer {layer!r} gives {shape or 'no tensor'}, and no map (N, K, h, w) of several cells")
         found: fx.Node = known[layer]
         return found
 

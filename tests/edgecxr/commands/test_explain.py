@@ -174,6 +174,21 @@ def test_joined_networks_are_explained_as_the_sum_that_they_are(
             assert kept["map"].sum() == pytest.approx(row["conserved"] * row["score"], rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        ((), "reads its score from 2 feature maps (networks.0.body.layer4, networks.1.body.layer4); gradcam is told"),
+        (("--layer", "%"), "no layer '%' in 'both'; the nearest are networks.0.body.layer4, networks.1.body.layer4"),
+    ],
+)
+def test_a_layer_that_does_not_fit_joined_networks_is_misuse(
+    joined: Path, film: Path, tmp_path: Path, layer: tuple[str, ...], words: str
+) -> None:
+    done = run(joined, film, "--method", "gradcam", "--out", tmp_path, *layer)
+    assert done.exit_code == 2
+    assert words in done.stderr
+
+
 def test_a_teacher_sees_jpeg_2000_as_it_did_in_training(teacher: Path, tmp_path: Path) -> None:
     from edgecxr.kernels import preprocess
     from edgecxr.read import read_radiograph
