@@ -15,7 +15,7 @@ Every row is a paired comparison on the same held-out films, against a margin th
 `inconclusive`: neither, too few films to tell. `not_judged`: fewer than `minimum_films` of a class that is needed.
 Sensitivity, specificity and flip rate have a row for each operating point, for any of them can be screened with; points
 whose thresholds are the same on both sides share one. Rows for maps and refusals are there only where the reference has
-them (an ensemble has not).
+them: an ensemble has maps where its teachers do, and no refusal gate.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,7 +37,7 @@ from edgecxr.statistics.calibration import ece, weighted_ece
 from edgecxr.statistics.interval import Interval
 from edgecxr.statistics.proportion import films_needed, paired_difference, wilson
 
-__all__ = ["GateMargins", "GateReport", "GateRow", "compare"]
+__all__ = ["GateMargins", "GateReport", "GateRow", "StudentMargins", "compare"]
 
 Verdict = Literal["non_inferior", "inferior", "inconclusive", "not_judged"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
@@ -59,6 +59,13 @@ class GateMargins(Strict):
     accept_inconclusive: Annotated[
         bool, Field(description="let a candidate pass with rows that the films are too few to decide")
     ] = False
+
+
+class StudentMargins(GateMargins):
+    """The same of a student against its ensemble; maps of two networks are less alike than two precisions of one."""
+
+    cam_correlation: Share = 0.5
+    cam_pointing: Share = 0.5
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,20 @@
 """The gate over a whole build: ensemble, student and every precision on every engine, on the test films only."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecxr.export.bench import Bench
+from edgecxr.export.ensemble_maps import maps_of_test_films
 from edgecxr.export.evaluation import evaluate
 from edgecxr.export.gate import GateMargins, GateReport, compare
 from edgecxr.export.outputs import FAMILIES
 from edgecxr.export.scored import Scored
 from edgecxr.export.scoring import Fitted, derive_points, fit_temperatures
-from edgecxr.scores import probabilities
+from edgecxr.scores import columns, probabilities
 
 __all__ = ["Verdict", "agreement", "figures", "judge_precision", "judge_student", "score_ensemble"]
 
@@ -43,14 +44,29 @@ def score_ensemble(bench: Bench, logits: NDArray[np.float32]) -> Scored:
 
 def judge_student(bench: Bench, ensemble: Scored, student: Fitted) -> Verdict:
     """The FP32 student against the ensemble, on the first engine family."""
-    candidate = student.test[next(iter(FAMILIES))]
-    return Verdict.of([_compare(bench, ensemble, candidate, bench.recipe.student_gate or bench.recipe.gate)])
+    reference, candidate = _with_like_maps(bench, ensemble, student.test[next(iter(FAMILIES))])
+    return Verdict.of([_compare(bench, reference, candidate, bench.recipe.student_margins)])
 
 
 def judge_precision(bench: Bench, student: Fitted, candidate: Fitted) -> Verdict:
     """One precision against FP32, on every engine family."""
     pairs = [(student.test[family], candidate.test[family]) for family in FAMILIES]
     return Verdict.of([_compare(bench, reference, other, bench.recipe.gate) for reference, other in pairs])
+
+
+def _with_like_maps(bench: Bench, ensemble: Scored, student: Scored) -> tuple[Scored, Scored]:
+    """Both with maps that can be compared: of one size, and centred over the classes of a softmax head.
+
+    What all classes of such a head share says nothing of any, and two networks that were trained apart share none.
+    """
+    if student.cam is None:
+        return ensemble, student
+    maps = maps_of_test_films(bench, (student.cam.shape[2], student.cam.shape[3]))
+    own = np.array(student.cam, np.float32)
+    for head, part in zip(bench.heads, columns(bench.heads), strict=True):
+        if head.kind == "softmax":
+            own[:, part] -= own[:, part].mean(axis=1, keepdims=True)
+    return replace(ensemble, cam=maps), replace(student, cam=own)
 
 
 def _compare(bench: Bench, reference: Scored, candidate: Scored, margins: GateMargins) -> GateReport:

@@ -16,7 +16,7 @@ from edgecxr.decision import OperatingRule
 from edgecxr.errors import RecipeError
 from edgecxr.export.calibration import RANGE_METHODS, RangeMethod
 from edgecxr.export.distillation import DistillSettings
-from edgecxr.export.gate import GateMargins
+from edgecxr.export.gate import GateMargins, StudentMargins
 from edgecxr.export.late_faults import late_faults
 from edgecxr.export.teacher_plans import (
     FoldNumbers,
@@ -195,7 +195,7 @@ class Recipe(Strict):
     student: StudentPlan
     quantize: Quantize = Quantize()
     gate: GateMargins = GateMargins()  # each precision against FP32
-    student_gate: GateMargins | None = None  # the student against the ensemble; default: the same margins
+    student_gate: StudentMargins | None = None  # the student against the ensemble; default: `gate`, but for the maps
     operating_points: Annotated[tuple[OperatingRule, ...], Field(min_length=1)] = (OperatingRule(sensitivity=0.9),)
     refusal: Refusal = Refusal()
     golden: Golden = Golden()
@@ -228,6 +228,12 @@ class Recipe(Strict):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    @property
+    def student_margins(self) -> StudentMargins:
+        """What the student may lose against the ensemble."""
+        shared = self.gate.model_dump(exclude={"cam_correlation", "cam_pointing"})
+        return self.student_gate or StudentMargins(**shared)
 
     @property
     def model_heads(self) -> tuple[Head, ...]:

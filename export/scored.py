@@ -22,7 +22,7 @@ class Scored:
     name: str  # e.g. "student int8 openvino-cpu"
     logits: NDArray[np.floating]  # (N, C)
     probabilities: NDArray[np.floating]  # (N, C) calibrated, in [0, 1]
-    cam: NDArray[np.floating] | None = None  # (N, C, h, w); an ensemble has none
+    cam: NDArray[np.floating] | None = None  # (N, C, h, w)
     embeddings: NDArray[np.floating] | None = None  # (N, D)
     points: tuple[OperatingPoint, ...] = ()  # this model's own thresholds
     refusal: EmbeddingGate | None = None  # this model's own gate, for `embeddings`

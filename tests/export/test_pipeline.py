@@ -110,6 +110,7 @@ def test_stages_run_in_order_each_once(first: tuple[Built, list[str]]) -> None:
         "student",
         "misfits",
         "scores-fp32",
+        "maps",
         "fp16",
         "scores-fp16",
         "int8",
