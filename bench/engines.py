@@ -29,6 +29,7 @@ from rich.table import Table
 from edgecxr.bundle import Bundle
 from edgecxr.runtimes.graph import GraphSession
 from edgecxr.runtimes.latency import cold_starts
+from edgecxr.runtimes.registry import PRECISIONS
 
 BACKENDS = ("openvino", "onnxruntime")
 PEER = re.compile(r"(?P<name>[\w:.]+?)(@(?P<side>\d+))?(\*(?P<views>\d+))?")
@@ -42,9 +43,8 @@ def main() -> None:
     times = blocks(contestants, arguments.rounds, arguments.calls)
     measured: dict[str, Any] = {"single_stream": rows(times)}
     if arguments.bundle:
-        measured["cold_start"] = fresh(
-            Path(arguments.bundle), Bundle.open(arguments.bundle).precisions, arguments.starts
-        )
+        packed = [name for name in models if name in PRECISIONS]  # a loose model has a name of its own
+        measured["cold_start"] = fresh(Path(arguments.bundle), packed, arguments.starts)
     path = harness.write_result("engines", vars(arguments), measured)
     if arguments.json:
         print(path.read_text())
@@ -201,7 +201,8 @@ def show(measured: Mapping[str, Any]) -> None:
             cold.add_row(name, row["failed"])
             continue
         seconds = [f"{row[key]:.2f}" for key in ("imported_s", "opened_s", "decided_s")]
-        cold.add_row(name, *seconds, f"{row['peak_mb']:.0f}")
+        peak = row["peak_mb"]
+        cold.add_row(name, *seconds, "–" if peak is None else f"{peak:.0f}")
     Console().print(cold)
 
 

@@ -7,10 +7,10 @@ from typing import Any
 from edgecxr.export.bench import Bench
 from edgecxr.export.stages import Stage, code_of
 from edgecxr.report import drawing, learning
+from edgecxr.teachers.names import HISTORY
 
 __all__ = ["draw_curves"]
 
-HISTORY = "history.json"
 FIGURES = {"pretrain-": "pretraining.svg", "teacher-": "learning.svg"}  # by how the names of the stages begin
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgecxr.commands.choices import check_choices, misuse
 from edgecxr.commands.terminal import require_train
-from edgecxr.teachers.names import RECIPES, RECORD
+from edgecxr.teachers.names import HISTORY, RECIPES, RECORD
 
 if TYPE_CHECKING:
     from edgecxr.bundle import Bundle, Manifest
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "Evaluated", "Running", "open_evaluated"]
 
 
-HISTORY = "history.json"  # in the folder of a trained teacher
 FOREIGN = "as the recipe opens it"  # the engine of a teacher from elsewhere
 
 
@@ -74,12 +73,12 @@ class EvaluatedBundle(Evaluated):
     kind = "bundle"
 
     def __init__(self, bundle: "Bundle", engine: str, precision: str) -> None:
+        from edgecxr.bundle.recalibrated import site_of
+
         self._bundle = bundle
         self._choice = (engine, precision)
         check_choices(self._bundle, engine, precision)
         self.digest, self.manifest = self._bundle.digest, self._bundle.manifest
-        from edgecxr.bundle.recalibrated import site_of
-
         provenance = self._bundle.manifest.provenance
         self.data_digest = str(provenance.get("data_digest", ""))
         self.folds = _folds(str(provenance.get("recipe_text", "")))

@@ -90,10 +90,7 @@ def write_report(
     """
     model = None if manifest is None else manifest.model
     decided = decided_films(screenings, model, pictures)
-    of_build = isinstance(evaluation, Mapping) and "models" in evaluation
     site = [] if manifest is None else list(site_of(manifest.provenance))
-    models = without_points(models_of(evaluation), site if of_build else ())
-    shipped, others = shipped_models(models, evaluation)
     content: dict[str, Any] = {
         "title": title,
         "model": model,
@@ -105,15 +102,7 @@ def write_report(
         "unpictured": len(decided) > pictures,
         "coarse": coarse_maps(model, decided),
         "refused": refused_films(screenings),
-        "models": models,
-        "shipped": shipped,
-        "others": others,
-        "of_build": of_build,
-        "findings": _findings(models, shipped, others),
-        "matrices": _matrices(chosen_models(models)),
-        "maps": [
-            (model["name"], found, plots.neighbour_map(found)) for model in models for found in model.get("maps", ())
-        ],
+        **_evaluated(evaluation, site),
         "gates": gate_reports(gate, evaluation),
         "engines": list(engines),
         "warnings": list(warnings),
@@ -125,6 +114,24 @@ def write_report(
     place = Path(path)
     write_atomically(place, _render(content).encode())
     return place
+
+
+def _evaluated(evaluation: Json | Sequence[Json] | None, site: Sequence[str]) -> Json:
+    """What the page tells of an evaluation; at points that a `site` has set since, a build's own tells nothing."""
+    of_build = isinstance(evaluation, Mapping) and "models" in evaluation
+    models = without_points(models_of(evaluation), site if of_build else ())
+    shipped, others = shipped_models(models, evaluation)
+    return {
+        "models": models,
+        "shipped": shipped,
+        "others": others,
+        "of_build": of_build,
+        "findings": _findings(models, shipped, others),
+        "matrices": _matrices(chosen_models(models)),
+        "maps": [
+            (model["name"], found, plots.neighbour_map(found)) for model in models for found in model.get("maps", ())
+        ],
+    }
 
 
 def _render(content: dict[str, Any]) -> str:

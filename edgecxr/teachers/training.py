@@ -28,6 +28,7 @@ from edgecxr.teachers.compute import Autocast, autocast, forward, pick_device
 from edgecxr.teachers.joint import joint_factors, joint_weights
 from edgecxr.teachers.losses import LossSettings, MixedLoss
 from edgecxr.teachers.metrics import accuracy, macro_auroc
+from edgecxr.teachers.names import HISTORY
 from edgecxr.teachers.progress import Progress, Silent
 from edgecxr.teachers.samples import Samples, check_samples, run_key
 from edgecxr.teachers.sampling import Copies, FilmsPerClass, sampled
@@ -245,7 +246,7 @@ class _Run:
         content = io.BytesIO()
         torch.save(state, content)
         write_atomic(self.folder / "checkpoint.pt", content.getvalue())
-        write_atomic(self.folder / "history.json", json.dumps(self.history, indent=1).encode())
+        write_atomic(self.folder / HISTORY, json.dumps(self.history, indent=1).encode())
 
     def restore(self) -> None:
         """Take up the run that `folder` holds, if there is one."""
