@@ -1,4 +1,4 @@
-"""Preprocessing on a GPU: the fused CUDA kernel beside a copy, torch, torchvision and cupy, in one run.
+"""Preprocessing on a GPU: the fused CUDA kernel beside a copy, torch, torchvision, cupy and CV-CUDA, in one run.
 
 Scenario: a batch of 3072 x 3072 16-bit frames in the GPU's memory, more of them than its cache holds, to one
 (N, 1, 224, 224) tensor in the GPU's memory, by a linear window and by tables; and one frame by itself.
@@ -7,8 +7,8 @@ same frames, and how many times as long the fastest of the others takes for the 
 
     python bench/cuda_kernel.py [--films 32] [--side 3072] [--rounds 50] [--json]
 
-Needs a GPU, torch and cupy (torchvision where it is there); the kernel comes from the fatbin, else from NVRTC. In a
-checkout that is not installed: PYTHONPATH=. python bench/cuda_kernel.py
+Needs a GPU, torch and cupy (torchvision and CV-CUDA where they are there); the kernel comes from the fatbin, else from
+NVRTC. In a checkout that is not installed: PYTHONPATH=. python bench/cuda_kernel.py
 """
 
 import argparse
@@ -43,7 +43,8 @@ PATHS: dict[str, dict[str, Any]] = {
 }
 COPY = "device-to-device copy"
 OURS = "edgecxr, window, float32"
-PEERS = ("torch interpolate(antialias)", "torch interpolate(area)", "torchvision v2 resize", "cupy matrices")
+PEERS = ("torch interpolate(antialias)", "torch interpolate(area)", "torchvision v2 resize", "cupy matrices", "CV-CUDA")
+WHITE = 65535  # CV-CUDA clips to a window by saturating uint16
 
 Run = Callable[[], Any]
 
@@ -106,6 +107,12 @@ class Bench:
             found["torchvision v2 resize"] = lambda: vision.resize(
                 self.windowed(), [self.size, self.size], antialias=True
             )
+        try:
+            import cvcuda
+        except ImportError:
+            print("cvcuda (pip install cvcuda-cu13) is not here: left out", file=sys.stderr)
+        else:
+            found["CV-CUDA"] = self.cvcuda_chain(cvcuda)
         return found
 
     def kernel(self, fields: dict[str, Any], dtype: str, shift: int = 0, films: int | None = None) -> Run:
@@ -157,6 +164,21 @@ class Bench:
         with cupy.cuda.ExternalStream(torch.cuda.current_stream().cuda_stream):
             values = cupy.clip((cupy.from_dlpack(self.pixels).astype(cupy.float32) - LOW) / (HIGH - LOW), 0, 1)
             return cupy.matmul(cupy.matmul(self.matrix, values), self.matrix.T)
+
+    def cvcuda_chain(self, cvcuda: Any) -> Run:
+        """Window into uint16, which saturates; antialiased to float32; to [0, 1]."""
+        source = cvcuda.as_tensor(self.pixels.view(torch.uint16).unsqueeze(-1), "NHWC")
+        scale, sides = WHITE / (HIGH - LOW), (self.size, self.size)
+        resized = cvcuda.Tensor((len(self.pixels), *sides, 1), cvcuda.Type.F32, "NHWC")
+
+        def run() -> Any:
+            with cvcuda.as_stream(torch.cuda.current_stream()):
+                windowed = cvcuda.convertto(source, cvcuda.Type.U16, scale, -LOW * scale)
+                cvcuda.hq_resize_into(resized, windowed, antialias=True, interpolation=cvcuda.Interp.LINEAR)
+                scaled = cvcuda.convertto(resized, cvcuda.Type.F32, 1 / WHITE)
+            return torch.as_tensor(scaled.cuda(), device="cuda")
+
+        return run
 
     def measured(self, times: dict[str, list[float]]) -> dict[str, Any]:
         """Milliseconds, bandwidth and its share of the copy's, and the distance from the oracle, of each contestant."""
