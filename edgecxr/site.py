@@ -11,7 +11,7 @@ from edgecxr.errors import StatisticsError
 from edgecxr.scores import columns
 from edgecxr.spec import Head, OperatingPoint, Precision
 
-__all__ = ["LEAST", "site_points"]
+__all__ = ["LEAST", "site_points", "swapped_points"]
 
 LEAST = 10  # films of each kind: of fewer, no share is worth a threshold
 
@@ -44,6 +44,33 @@ def site_points(
             _check_worth(point)
             found.append(point)
     return found
+
+
+def swapped_points(before: Sequence[OperatingPoint], after: Sequence[OperatingPoint]) -> list[str]:
+    """A sentence for each two points of a finding whose thresholds have changed places: the stricter is now the other.
+
+    Points that have one threshold on either side of the change have not.
+    """
+    was = _ordered(before)
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for finding, origin, lower, higher in _ordered(after):
+        if (finding, origin, higher, lower) in was:
+            found.setdefault((finding, lower, higher), []).append(origin)
+    return [
+        f"{finding}: the threshold of {higher} lies above that of {lower} now, and was below it before "
+        f"({', '.join(origins)})"
+        for (finding, lower, higher), origins in found.items()
+    ]
+
+
+def _ordered(points: Sequence[OperatingPoint]) -> dict[tuple[str, str, str, str], None]:
+    """Finding, precision and engine, and the names of each two points there, the lower threshold first."""
+    return {
+        (a.finding, f"{a.precision} on {a.engine}", a.name, b.name): None
+        for a in points
+        for b in points
+        if (a.finding, a.precision, a.engine) == (b.finding, b.precision, b.engine) and a.threshold < b.threshold
+    }
 
 
 def _check_count(finding: str, truth: NDArray[np.floating], rule: OperatingRule) -> None:

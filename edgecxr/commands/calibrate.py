@@ -51,8 +51,9 @@ def calibrate(
     Example: `edgecxr calibrate covid3.cxr --data confirmed --sensitivity 0.95 --out ours.cxr`
     """
     from edgecxr.bundle import Bundle
-    from edgecxr.bundle.recalibrated import write_recalibrated
+    from edgecxr.bundle.recalibrated import recalibrated_points, write_recalibrated
     from edgecxr.decision import OperatingRule
+    from edgecxr.site import swapped_points
 
     opened = Bundle.open(bundle)
     rule = OperatingRule.model_validate({"name": _point(opened, point), **_target(sensitivity, specificity)})
@@ -65,13 +66,15 @@ def calibrate(
         runnings = _opened(stack, opened, engine)
         asked, unreadable = ask_films(runnings, labelled(dataset, model.heads), quiet=as_json)
         points, refused = _derived(runnings, asked, model.heads, rule)
+    for warning in (swapped := swapped_points(opened.spec.operating_points, recalibrated_points(opened, points))):
+        note(f"warning: {warning}")
     site = {
         "data_digest": dataset.digest,
         "films": len(asked),
         "unreadable": len(unreadable),
         "refused": refused,
         "rule": str(rule),
-        "warnings": warnings,
+        "warnings": [*warnings, *swapped],
     }
     with writing(out):
         written = Bundle.open(write_recalibrated(opened, out, points, site))
@@ -108,7 +111,7 @@ def _films(model: EvaluatedBundle, data: Path, labels: str, wanted: list[int]) -
             f"fold {taught} of these films taught the bundle, which scores them higher than any others: thresholds set "
             "on them would miss findings; name other folds with --folds"
         )
-    warnings = warnings_of_seen(model, dataset, wanted)
+    warnings = warnings_of_seen(model, dataset, wanted, "scores are too sure, and thresholds set on them miss findings")
     for warning in warnings:
         note(f"warning: {warning}")
     return (dataset.select(wanted) if wanted else dataset), warnings

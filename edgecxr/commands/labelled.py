@@ -46,26 +46,23 @@ def test_folds(model: Evaluated, dataset: "Dataset") -> list[int]:
     return test
 
 
-def warnings_of_seen(model: Evaluated, dataset: "Dataset", wanted: list[int]) -> list[str]:
-    """Folds of `wanted` (none: all) whose films the build has learned from; or that this cannot be told.
+def warnings_of_seen(model: Evaluated, dataset: "Dataset", wanted: list[int], harm: str) -> list[str]:
+    """Folds of `wanted` (none: all) whose films the build has learned from, and the harm of it; or that none can tell.
 
     A model holds the digest of its data and no list of films, so one changed cell makes other data of the same films.
     """
-    chosen = dataset.select(wanted) if wanted else dataset
-    if chosen.digest in model.site_digests:
-        return ["a site set the thresholds of the bundle on exactly these films; what they reach here is too good"]
     built = {purpose: list(folds) for purpose, folds in model.folds.items()}
     if not built or not _is_built_on(model, dataset):
         folds = "; ".join(f"{purpose} {_listed(numbers)}" for purpose, numbers in built.items())
         told = f"the folds of the data that it was built on were: {folds}" if folds else "it does not name its folds"
         return [
             f"cannot tell whether these films taught the {model.kind}: no list of films travels in it, and its build "
-            f"is not known to be of exactly this data; {told}. On films that taught it, figures are too good"
+            f"is not known to be of exactly this data; {told}. On films that taught it, {harm}"
         ]
     used = set(wanted) or {film.fold for film in dataset.films}
     seen = {purpose: sorted(used & set(built[purpose])) for purpose in ("train", "validate")}
     return [
-        f"fold {_listed(folds)} served to {purpose} this {model.kind}; its figures are too good"
+        f"fold {_listed(folds)} served to {purpose} this {model.kind}; {harm}"
         for purpose, folds in seen.items()
         if folds
     ]

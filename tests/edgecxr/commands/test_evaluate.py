@@ -90,7 +90,7 @@ def test_a_trained_teacher_is_measured_without_thresholds(run: Any, films: Path,
     assert (told["name"], told["engine"], told["films"], told["refusal"]) == ("mine pytorch", "pytorch", number, None)
     assert all(row["operating_points"] == [] for row in told["classes"])
     assert len(told["maps"][0]["points"]) == number
-    seen = "fold 0, 1 served to train this teacher; its figures are too good"
+    seen = "fold 0, 1 served to train this teacher; figures are too good"
     assert told["warnings"] == [seen]
     page = (tmp_path / "page.html").read_text("utf-8")
     assert "resnet10t" in page
