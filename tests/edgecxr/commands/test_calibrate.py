@@ -100,6 +100,22 @@ def test_a_new_point_stands_beside_the_others(run: Run, tiny_bundle: Path, films
     assert "no 'ruling-out' threshold of covid, pneumonia" in screened.stderr
 
 
+def test_two_points_that_change_places_are_told_of(run: Run, tiny_bundle: Path, films: Path, tmp_path: Path) -> None:
+    before, told = tiny_bundle, []
+    for number, chosen in enumerate((("wide", "--sensitivity"), ("close", "--specificity"), ("wide", "--specificity"))):
+        share = "0.8" if number < 2 else "0.6"
+        place = ("--point", chosen[0], chosen[1], share, "--engine", "onnxruntime", "--out", f"{number}.cxr", "--json")
+        done = run("calibrate", before, "--data", films, *place)
+        assert done.returncode in (0, 1), done.stderr  # 1: the gate refuses some
+        before = tmp_path / f"{number}.cxr"
+        told.append([line for line in json.loads(done.stdout)["site"]["warnings"] if "lies above" in line])
+    assert told[:2] == [[], []]
+    swapped = "covid: the threshold of close lies above that of wide now, and was below it before"
+    (found,) = (line for line in told[2] if line.startswith(swapped))
+    assert f"warning: {found}" in done.stderr
+    assert found in Bundle.open(before).manifest.provenance["site"]["wide"]["warnings"]
+
+
 def test_an_engine_that_was_not_calibrated_has_no_threshold_left(
     run: Run, tiny_bundle: Path, films: Path, tmp_path: Path
 ) -> None:
