@@ -14,7 +14,7 @@ demo: $(VENV)/.demo
 	$(BIN)/edgecxr demo
 
 test: $(VENV)/.test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	EDGECXR_TENSORRT_RTX_14=$(abspath $(VENV)/rtx-1.4/bin/python) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -39,4 +39,5 @@ $(VENV)/.demo: $(SOURCES) | $(BIN)/python
 $(VENV)/.test: $(SOURCES) | $(BIN)/python
 	@echo "installing PyTorch and the rest into $(VENV): some 6 GB, a few minutes without a word"
 	$(BIN)/python -m pip install --quiet ".[train,bench,dev,node,tensorrt]"
+	sh tests/runtimes/without_gpu.sh $(VENV)
 	@touch $@ $(VENV)/.demo

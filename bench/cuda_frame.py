@@ -1,7 +1,7 @@
 """A film on the host to its scores on a GPU, beside nothing but the copy of its pixels to the GPU, in one run.
 
 Scenario: one 16-bit film in ordinary memory at a time, as the reader leaves it, to logits, map and embedding in
-ordinary memory, by an engine on a GPU (after the first film of a size one CUDA graph). The copy: the same bytes from
+ordinary memory, by an engine on a GPU (from the third film of a size on one CUDA graph). The copy: the same bytes from
 pinned memory to the GPU, waited for. Beside them the CPU's kernel with ONNX Runtime on CUDA, where it is installed.
 The number: median of the film's time over the copy's.
 
@@ -30,7 +30,7 @@ COPY, OURS, PEER = "copy to the GPU", "film to scores", "kernel on the CPU, ONNX
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", default=str(default_bundle_path()), help="a .cxr file")
-    parser.add_argument("--engine", default="tensorrt", help="tensorrt or torch-tensorrt")
+    parser.add_argument("--engine", default="tensorrt", help="tensorrt, torch-tensorrt or onnxruntime-cuda")
     parser.add_argument("--precision", default="fp16")
     parser.add_argument("--side", type=int, default=3072, help="height and width of the film in pixels")
     parser.add_argument("--rounds", type=int, default=200)

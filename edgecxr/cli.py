@@ -1,5 +1,7 @@
 """The command line: ``edgecxr VERB``. Each verb is a function of its own module in `edgecxr.commands`."""
 
+import io
+import sys
 import traceback
 from typing import Annotated
 
@@ -73,5 +75,7 @@ class _Fault:
 
 def main() -> None:
     """Entry point of the `edgecxr` command."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text of any encoding
     with _Fault():
         app()

@@ -172,8 +172,8 @@ def _row_problems(folder: Path, number: int, row: Row, heads: Sequence[HeadColum
         yield f"{where}: {trouble}"
     if not row["patient"].strip():
         yield f"{where}: no patient"
-    if "fold" in row and not (row["fold"].isascii() and row["fold"].isdigit()):
-        yield f"{where}: fold {row['fold']!r} is not a whole number, 0 or more"
+    if "fold" in row and not re.fullmatch(r"[0-9]{1,9}", row["fold"]):
+        yield f"{where}: fold {row['fold'][:20]!r} is not a whole number from 0 to 999999999"
     for text in dict.fromkeys(text for placed in heads for text in placed.problems(row)):
         yield f"{where}: {text}"
 
@@ -186,9 +186,13 @@ def _file_problem(folder: Path, name: str) -> str | None:
     if os.path.isabs(name) or inside.split(os.sep)[0] == os.pardir:
         return f"the path leaves the data folder {folder}"
     path = folder / inside
-    if not path.is_file():
-        return f"there is no such file below {folder}"
-    return "the file is empty" if path.stat().st_size == 0 else None
+    try:
+        if not path.is_file():
+            return f"there is no such file below {folder}"
+        with path.open("rb") as film:
+            return None if film.read(1) else "the file is empty"
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
 
 
 def _repeated_files(rows: Mapping[int, Row]) -> list[str]:

@@ -53,6 +53,8 @@ def parse(text: str, name: str) -> tuple[Any, yaml.Node | None, str | None]:
         return None, None, f"{name}:{line}: not YAML: {error.problem}"
     except yaml.YAMLError as error:
         return None, None, f"{name}:1: not YAML: {error}"
+    except RecursionError:
+        return None, None, f"{name}:1: nested too deeply, or within itself"
 
 
 def _repeated(node: yaml.Node) -> Iterator[yaml.ScalarNode]:

@@ -46,8 +46,10 @@ def class_maps(network: Network, size: int) -> ClassMaps | None:
         logits: Tensor = network(films)
         try:
             found = maps(films)
-        except (RuntimeError, AttributeError):  # its features are no map, or not as many as its classifier takes
+        except (RuntimeError, AttributeError, TypeError, ValueError):  # its features are no map for its classifier
             return None
+    if found.ndim != 4:
+        return None
     several = found.shape[2] * found.shape[3] > 1
     off = (found.mean((2, 3)) - logits).abs().max()
     return maps if several and off <= SAME * logits.abs().max() else None
@@ -59,5 +61,5 @@ def _trunk(body: nn.Module) -> nn.Module | None:
         return body
     try:
         return Trunk(body).eval()
-    except (StageError, TraceError):
+    except (StageError, TraceError, RuntimeError):  # the last: it takes films of one size only
         return None

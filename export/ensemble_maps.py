@@ -20,6 +20,7 @@ from edgecxr.export.fusion import STAGE as FUSE
 from edgecxr.export.fusion import read_fusion
 from edgecxr.export.schooling import stage_of
 from edgecxr.export.stages import Stage
+from edgecxr.scores import columns
 from edgecxr.spec import PreprocessSpec
 from edgecxr.teachers.compute import autocast
 from edgecxr.teachers.ensemble import Ensemble
@@ -31,6 +32,7 @@ __all__ = ["EnsembleMaps", "ensemble_maps", "maps_of_test_films", "open_ensemble
 
 MAPS = "maps.npy"
 BATCH = 32
+MOST = 0.5  # of the weight of a head
 
 Images = Callable[[PreprocessSpec], NDArray[np.floating]]  # as of `Ensemble.logits`
 
@@ -38,7 +40,8 @@ Images = Callable[[PreprocessSpec], NDArray[np.floating]]  # as of `Ensemble.log
 class EnsembleMaps:
     """Calling it gives (N, C, h, w) maps of films, h and w being the largest of any member.
 
-    Those of a softmax head are centred over its classes, cell by cell, as its logits are when they are fused.
+    Those of a softmax head are centred over its classes, cell by cell, as its logits are when they are fused. Those of
+    a head in which members without maps have the most weight are 0: the others' say too little of it.
     """
 
     def __init__(self, ensemble: Ensemble, maps: Sequence[ClassMaps | None]) -> None:
@@ -51,6 +54,9 @@ class EnsembleMaps:
         side, films = max(item.shape[-1] for item in present), len(present[0])
         votes = [_cells(item, side, films, member) for item, (member, _) in zip(found, pairs, strict=True)]
         fused = self.ensemble.fusion.logits(votes, [member.heads for member, _ in pairs])
+        for part, columns_of in zip(self.ensemble.fusion.heads, columns(self.ensemble.heads), strict=True):
+            if sum(weight for weight, maps in zip(part.weights, self.maps, strict=True) if maps) < MOST:
+                fused[:, columns_of] = 0
         cells = torch.from_numpy(fused.astype(np.float32)).view(films, side, side, -1)
         return cells.permute(0, 3, 1, 2).contiguous()
 

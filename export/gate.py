@@ -9,10 +9,12 @@ Every row is a paired comparison on the same held-out films, against a margin th
     flip_rate        share of films decided differently, Wilson
     cam_correlation  median over films of the correlation of the two maps, bootstrap; against 1
     cam_pointing     share of films whose maps peak in the same place (within one cell), Wilson; against 1
+                     (of maps of 2×2 cells all do, of noise on 3×3 more than half)
     refusal_flips    share of films that one side refuses and the other does not, Wilson
 
 `non_inferior`: the interval excludes a loss beyond the margin. `inferior`: the estimate itself is beyond it.
 `inconclusive`: neither, too few films to tell. `not_judged`: fewer than `minimum_films` of a class that is needed.
+`told`: the figure alone, where the recipe states no margin for it.
 Sensitivity, specificity and flip rate have a row for each operating point, for any of them can be screened with; points
 whose thresholds are the same on both sides share one. Rows for maps and refusals are there only where the reference has
 them: an ensemble has maps where its teachers do, and no refusal gate.
@@ -39,7 +41,7 @@ from edgecxr.statistics.proportion import films_needed, paired_difference, wilso
 
 __all__ = ["GateMargins", "GateReport", "GateRow", "StudentMargins", "compare"]
 
-Verdict = Literal["non_inferior", "inferior", "inconclusive", "not_judged"]
+Verdict = Literal["non_inferior", "inferior", "inconclusive", "not_judged", "told"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -52,8 +54,9 @@ class GateMargins(Strict):
     specificity: Annotated[Share, Field(description="loss of specificity at the shipped threshold")] = 0.05
     flip_rate: Annotated[Share, Field(description="share of films decided differently")] = 0.05
     ece: Annotated[Share, Field(description="gain of expected calibration error")] = 0.03
-    cam_correlation: Annotated[Share, Field(description="smallest median correlation of the heatmaps")] = 0.90
-    cam_pointing: Annotated[Share, Field(description="smallest share of heatmaps that peak in the same place")] = 0.80
+    # null: told, not judged
+    cam_correlation: Annotated[Share | None, Field(description="smallest median correlation of the heatmaps")] = 0.90
+    cam_pointing: Annotated[Share | None, Field(description="smallest share of heatmaps with one peak")] = 0.80
     refusal_flips: Annotated[Share, Field(description="share of films that only one side refuses")] = 0.02
     minimum_films: Annotated[int, Field(ge=2, description="fewest films of a class on which anything is judged")] = 10
     accept_inconclusive: Annotated[
@@ -62,10 +65,13 @@ class GateMargins(Strict):
 
 
 class StudentMargins(GateMargins):
-    """The same of a student against its ensemble; maps of two networks are less alike than two precisions of one."""
+    """The same of a student against its ensemble.
 
-    cam_correlation: Share = 0.5
-    cam_pointing: Share = 0.5
+    How alike maps of two networks must be no one can say beforehand: that is told, unless the recipe states a margin.
+    """
+
+    cam_correlation: Share | None = None
+    cam_pointing: Share | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class GateRow:
     reference: float | None
     candidate: float | None
     difference: Interval | None
-    margin: float  # the loss that is accepted, > 0
+    margin: float | None  # the loss that is accepted, > 0; None of what is told and not judged
     verdict: Verdict
     detail: str
     point: str = ""  # names of the operating points that the row is about, joined by " and "; "" for none
@@ -181,15 +187,18 @@ class _Judge:
             return
         use = maps.judged[:, column]
         films = int(use.sum())
+        wanted = {metric: getattr(self.margins, metric) for metric in ("cam_correlation", "cam_pointing")}
+        margins = {metric: None if least is None else round(1 - least, 9) for metric, least in wanted.items()}
         if films < self.margins.minimum_films:
-            yield self._unjudged("cam_correlation", 1 - self.margins.cam_correlation, f"{films} films with a map")
+            asked = [(metric, margin) for metric, margin in margins.items() if margin is not None]
+            yield from (self._unjudged(*pair, f"{films} films with a map") for pair in asked[:1])
             return
         median = paired_bootstrap(weighted_median, maps.correlation[use, column], samples=self.samples, seed=self.seed)
         pointing = wilson(int(maps.pointing[use, column].sum()), films)
         for metric, share in (("cam_correlation", median), ("cam_pointing", pointing)):
             loss = Interval(share.value - 1, share.low - 1, share.high - 1, share.level)
-            margin = round(1 - getattr(self.margins, metric), 9)
-            verdict = _verdict(loss.value, loss.low, margin)
+            margin = margins[metric]
+            verdict = "told" if margin is None else _verdict(loss.value, loss.low, margin)
             yield GateRow(metric, self.finding, films, 1.0, share.value, loss, margin, verdict, f"on {films} films")
 
     def _auroc(self, truth: NDArray[np.bool_], a: NDArray[np.float64], b: NDArray[np.float64]) -> GateRow:

@@ -19,6 +19,7 @@ from edgecxr.export.distillation import DistillSettings
 from edgecxr.export.gate import GateMargins, StudentMargins
 from edgecxr.export.late_faults import late_faults
 from edgecxr.export.teacher_plans import (
+    Architecture,
     FoldNumbers,
     Name,
     Pretrain,
@@ -79,7 +80,7 @@ class PhantomFilms(Sparse):
 
     films_per_finding: Annotated[int, Field(ge=10, le=5000)] = 60
     size: Annotated[int, Field(ge=64, le=2048)] = 256
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     columns: tuple[str, ...] = ()  # of 0 and 1, beside the label: `write_dataset`
 
 
@@ -118,8 +119,8 @@ class StudentPlan(Strict):
     Of the candidates whose INT8 validation loss is within `loss_slack` (nats) of the smallest, the fastest is taken.
     """
 
-    architecture: str | None = None
-    candidates: tuple[str, ...] = ()
+    architecture: Architecture | None = None
+    candidates: tuple[Architecture, ...] = ()
     options: dict[str, int | float | str | tuple[int, ...]] = Field(
         default={}, description="for timm, such as the channels of a ResNet's four stages"
     )
@@ -183,7 +184,7 @@ class Recipe(Strict):
     name: Name
     version: str
     description: str = ""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     data: Data
     heads: Annotated[tuple[HeadColumns, ...], Field(min_length=1)]
     preprocess: PreprocessSpec = PreprocessSpec()

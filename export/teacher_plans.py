@@ -3,17 +3,19 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from edgecxr.dataset import HeadColumns
 from edgecxr.repeats import repeated
 from edgecxr.sparse import Sparse
 from edgecxr.spec import Head, PreprocessSpec, Strict, class_names
+from edgecxr.teachers.architecture import known_architecture
 from edgecxr.teachers.foreign import ForeignSource
 from edgecxr.teachers.sampling import sampling_problem
 from edgecxr.teachers.training import TrainSettings
 
 __all__ = [
+    "Architecture",
     "FoldNumbers",
     "JointPlan",
     "Name",
@@ -29,7 +31,8 @@ __all__ = [
 LONGEST = 40
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,39}$", description="lower case, digits, '_', '.', '-'")]
 Zoom = Annotated[float, Field(gt=0)]
-FoldNumbers = Annotated[tuple[int, ...], Field(min_length=1)]
+FoldNumbers = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+Architecture = Annotated[str, AfterValidator(known_architecture)]
 
 
 class Pretrain(Strict):
@@ -58,7 +61,7 @@ class _Trained(Sparse):
 class TrainedMember(_Trained):
     """A teacher that is trained here: any timm or torchvision architecture by name."""
 
-    architecture: str
+    architecture: Architecture
     pretrained: str | None = None  # "imagenet", or a file of weights
 
 
@@ -72,7 +75,7 @@ class JointPlan(Strict):
 class TrainedGroup(_Trained):
     """Candidates that are trained alike, of which the best on the validation films go on: as members, or as one."""
 
-    candidates: Annotated[tuple[str, ...], Field(min_length=2)]
+    candidates: Annotated[tuple[Architecture, ...], Field(min_length=2)]
     select: Annotated[int, Field(ge=1)]
     joint: JointPlan | None = None
     pretrained: Literal["imagenet"] | None = None  # a file fits one architecture

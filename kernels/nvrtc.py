@@ -13,7 +13,7 @@ from pathlib import Path
 from edgecxr.errors import KernelError
 from edgecxr.kernels.device import sources
 
-__all__ = ["compile_cubin", "compile_ptx", "find_library"]
+__all__ = ["compile_cubin", "compile_ptx", "find_libraries"]
 
 OPTIONS = ("--std=c++17", "--fmad=false", "--device-as-default-execution-space")
 TOOLKITS = (
@@ -28,10 +28,10 @@ def compile_ptx(arch: str, library: Path | None = None) -> bytes:
 
     Args:
         arch: the least compute capability it shall run on, e.g. `compute_87`; `sm_87` is taken as the same.
-        library: the libnvrtc to compile with; the toolkit's, else a wheel's, where None.
+        library: the libnvrtc to compile with; where None, the first of `find_libraries` that can.
 
     Raises:
-        KernelError: no NVRTC, an architecture that it does not know, or its own words on what failed.
+        KernelError: no NVRTC, an architecture that none knows, or their own words on what failed.
     """
     return _compiled(_arch(arch, "compute"), library, "PTX")
 
@@ -41,17 +41,19 @@ def compile_cubin(arch: str, library: Path | None = None) -> bytes:
     return _compiled(_arch(arch, "sm"), library, "CUBIN")
 
 
-def find_library() -> Path:
-    """The toolkit's libnvrtc, which fits the driver beside it, else a wheel's. Raises KernelError for none."""
-    for path in _candidates():
-        if path.is_file():
-            return path
+def find_libraries() -> list[Path]:
+    """The toolkit's libnvrtc, which fits the driver beside it, then those of wheels, the newest first.
+
+    Raises KernelError for none.
+    """
     named = ctypes.util.find_library("nvrtc")
-    if named:
-        return Path(named)
-    raise KernelError(
-        "no libnvrtc: install the CUDA toolkit, or pip install nvidia-cuda-nvrtc-cu12 (CUDA 12) or nvidia-cuda-nvrtc"
-    )
+    found = [path for path in _candidates() if path.is_file()] + ([Path(named)] if named else [])
+    if not found:
+        raise KernelError(
+            "no libnvrtc: install the CUDA toolkit, or pip install nvidia-cuda-nvrtc-cu12 (CUDA 12) or "
+            "nvidia-cuda-nvrtc"
+        )
+    return found
 
 
 def _candidates() -> Iterator[Path]:
@@ -59,7 +61,12 @@ def _candidates() -> Iterator[Path]:
         yield Path("/usr/local/cuda") / folder / "libnvrtc.so"
     spec = find_spec("nvidia")
     for root in spec.submodule_search_locations or () if spec else ():
-        yield from sorted(Path(root).glob("*/lib/libnvrtc.so.*"), reverse=True)
+        yield from sorted(Path(root).glob("*/lib/libnvrtc.so.*"), key=_release, reverse=True)
+
+
+def _release(path: Path) -> tuple[int, ...]:
+    """(13,) of ``libnvrtc.so.13``."""
+    return tuple(int(number) for number in re.findall(r"\d+", path.name.rpartition(".so")[2]))
 
 
 def _arch(arch: str, kind: str) -> str:
@@ -70,9 +77,14 @@ def _arch(arch: str, kind: str) -> str:
 
 
 def _compiled(arch: str, library: Path | None, form: str) -> bytes:
-    nvrtc = Nvrtc(library or find_library())
     main, *headers = sources().items()
-    return nvrtc.compiled(main, headers, [*OPTIONS, f"--gpu-architecture={arch}"], form)
+    reasons = []
+    for path in find_libraries() if library is None else [library]:
+        try:
+            return Nvrtc(path).compiled(main, headers, [*OPTIONS, f"--gpu-architecture={arch}"], form)
+        except KernelError as error:
+            reasons.append(str(error))
+    raise KernelError("; ".join(reasons))
 
 
 class Nvrtc:

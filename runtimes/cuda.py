@@ -17,6 +17,7 @@ from edgecxr.runtimes.driver import DeviceReport, Gpu, probe
 __all__ = ["Buffer", "CudaGraph", "Device", "DeviceFault", "DeviceReport", "Gpu", "load_pycuda", "probe"]
 
 _contexts: dict[int, Any] = {}  # of this process, by the number of the GPU
+NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: capturing it leaves the default stream of PyTorch and others usable
 NAN_BYTE = 0xFF  # repeated, it is NaN in float32 and in float16: what was not written is seen
 HINTS = {  # what the driver says -> what to do
     "out of memory": "other programs hold the GPU's memory: end them, or screen on the CPU",
@@ -56,7 +57,7 @@ class Device:
         except self._driver.Error as error:
             raise DeviceFault(self._words(error)) from error
         with self.use() as driver:
-            self.stream: Any = driver.Stream()
+            self.stream: Any = driver.Stream(NON_BLOCKING)
 
     @property
     def error(self) -> type[Exception]:
@@ -91,10 +92,14 @@ class Device:
         self._fault = f"{self.gpu.name}: {words}"
         return DeviceFault(self._fault)
 
-    def buffer(self, size: int) -> "Buffer":
-        """`size` bytes, on the host and on the device. Raises DeviceFault: out of memory."""
+    def buffer(self, size: int, *, reread: bool = False) -> "Buffer":
+        """`size` bytes, on the host and on the device. Raises DeviceFault: out of memory.
+
+        `reread`: the device reads them more than once, so that they are copied there also with zero-copy, whose memory
+        the GPU does not cache.
+        """
         with self.use() as driver:
-            made = Buffer(driver, size, self.stream, mapped=self.zero_copy)
+            made = Buffer(driver, size, self.stream, mapped=self.zero_copy and not reread)
         self._buffers.append(made)
         return made
 
@@ -154,9 +159,15 @@ class Buffer:
         self.size, self.mapped = size, mapped
         self._driver, self._stream = driver, stream
         flags = driver.host_alloc_flags.DEVICEMAP if mapped else 0
-        self.host: NDArray[np.uint8] = driver.pagelocked_empty(max(size, 1), np.uint8, mem_flags=flags)
-        self._memory: Any = self.host.base if mapped else driver.mem_alloc(max(size, 1))
-        self.address: int = int(self._memory.get_device_pointer() if mapped else self._memory)
+        apart: Any = None if mapped else driver.mem_alloc(max(size, 1))  # first: a GPU has less to give than its host
+        try:
+            self.host: NDArray[np.uint8] = driver.pagelocked_empty(max(size, 1), np.uint8, mem_flags=flags)
+        except driver.Error:
+            if apart is not None:
+                apart.free()
+            raise
+        self._memory: Any = self.host.base if mapped else apart
+        self.address: int = int(self._memory.get_device_pointer() if mapped else apart)
 
     def array(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         """The host side as an array; it must fit."""
@@ -204,7 +215,7 @@ class CudaGraph:
         self._device, self._stream = device, device.stream.handle
         mode = self._cuda.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         with device.use():
-            (code,) = self._cuda.cuStreamBeginCapture(self._stream, mode)
+            (code,) = self._call("cuStreamBeginCapture", self._stream, mode)
             if int(code):
                 raise EngineError(f"this driver captures no CUDA graphs: {self._words(code)}")
             problem: Exception | None = None
@@ -212,28 +223,36 @@ class CudaGraph:
                 enqueue()
             except (device.error, EngineError) as error:
                 problem = error
-            code, graph = self._cuda.cuStreamEndCapture(self._stream)  # also ends a capture that has failed
+            code, graph = self._call("cuStreamEndCapture", self._stream)  # also ends a capture that has failed
             if problem is not None or int(code):
                 raise EngineError(f"this cannot be captured into a CUDA graph: {problem or self._words(code)}")
-            (self._graph,) = self._check("cuGraphInstantiate", self._cuda.cuGraphInstantiate(graph, 0))
-            self._check("cuGraphDestroy", self._cuda.cuGraphDestroy(graph))
+            (self._graph,) = self._check("cuGraphInstantiate", graph, 0)
+            self._check("cuGraphDestroy", graph)
 
     def launch(self) -> None:
         """Enqueue it. The context must be current."""
-        self._check("cuGraphLaunch", self._cuda.cuGraphLaunch(self._graph, self._stream))
+        self._check("cuGraphLaunch", self._graph, self._stream)
 
     def close(self) -> None:
         """Give it back. The context must be current."""
-        self._check("cuGraphExecDestroy", self._cuda.cuGraphExecDestroy(self._graph))
+        self._check("cuGraphExecDestroy", self._graph)
 
-    def _check(self, name: str, returned: tuple[Any, ...]) -> tuple[Any, ...]:
-        code, *values = returned
+    def _call(self, name: str, *arguments: Any) -> tuple[Any, ...]:
+        """What cuda-bindings returns. Raises EngineError where it does not find the call in this driver."""
+        try:
+            returned: tuple[Any, ...] = getattr(self._cuda, name)(*arguments)
+        except RuntimeError as error:
+            raise EngineError(f"cuda-bindings does not fit this driver: {name}: {error}") from error
+        return returned
+
+    def _check(self, name: str, *arguments: Any) -> tuple[Any, ...]:
+        code, *values = self._call(name, *arguments)
         if int(code):
             raise self._device.fail(f"{name} failed: {self._words(code)}")
         return tuple(values)
 
     def _words(self, code: Any) -> str:
-        _, text = self._cuda.cuGetErrorString(code)
+        _, text = self._call("cuGetErrorString", code)
         return f"{text.decode(errors='replace') if isinstance(text, bytes) else text} ({getattr(code, 'name', code)})"
 
 

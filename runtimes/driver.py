@@ -14,7 +14,7 @@ from edgecxr.errors import EngineError
 __all__ = ["DeviceReport", "Gpu", "probe"]
 
 LIBRARY = "nvcuda.dll" if platform.system() == "Windows" else "libcuda.so.1"
-MAJOR, MINOR, INTEGRATED, CAN_MAP = 75, 76, 18, 19
+MAJOR, MINOR, MULTIPROCESSORS, INTEGRATED, CAN_MAP = 75, 76, 16, 18, 19
 NO_DRIVER = "no NVIDIA driver here ({words}); install the driver of the GPU, or use OpenVINO on the CPU"
 RELEASES = ("/etc/nv_tegra_release", "/proc/driver/nvidia/version")  # of the driver: Jetson, others
 
@@ -27,6 +27,7 @@ class Gpu:
     name: str
     capability: str  # compute capability, e.g. "8.7"
     memory_bytes: int
+    multiprocessors: int
     integrated: bool  # shares its memory with the CPU, as on a Jetson
     can_map: bool  # can address pinned host memory
 
@@ -119,6 +120,7 @@ def _gpu(driver: ctypes.CDLL, index: int) -> Gpu:
         name.value.decode(errors="replace"),
         f"{attribute(MAJOR)}.{attribute(MINOR)}",
         memory.value,
+        attribute(MULTIPROCESSORS),
         bool(attribute(INTEGRATED)),
         bool(attribute(CAN_MAP)),
     )

@@ -1,4 +1,7 @@
-"""The preprocessing kernel on a device: films are packed into pinned memory, go up once, and are model input there."""
+"""The preprocessing kernel on a device: films are packed into pinned memory, go up once, and are model input there.
+
+Beside them goes what describes them: a struct a film, and its lookup table, of which many pixels read one entry.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -8,7 +11,7 @@ import numpy as np
 
 from edgecxr.errors import EngineError, KernelError
 from edgecxr.kernels.device import ENTRIES, DevicePlan, fatbin
-from edgecxr.kernels.nvrtc import compile_ptx
+from edgecxr.kernels.nvrtc import compile_cubin, compile_ptx
 from edgecxr.radiograph import Radiograph
 from edgecxr.runtimes.cuda import Buffer, Device
 from edgecxr.spec import PreprocessSpec
@@ -16,7 +19,8 @@ from edgecxr.spec import PreprocessSpec
 __all__ = ["FrameKernel", "Launch"]
 
 ALIGNMENT = 256  # bytes; of what lies side by side in the staging buffer
-STEP = 4 << 20  # bytes; the staging buffer grows by whole steps
+STEP = 4 << 20  # bytes; the buffer of the films grows by whole steps
+TABLE_STEP = 64 << 10  # bytes; that of the tables
 
 
 class Launch(NamedTuple):
@@ -37,7 +41,8 @@ class FrameKernel:
         self._module, self.origin = _load(device)
         with device.use():
             self._function: Any = self._module.get_function(ENTRIES[self._dtype.name])
-        self._staging: Buffer | None = None
+        self._films: Buffer | None = None
+        self._tables: Buffer | None = None
         self._generation = 0
 
     def stage(self, radiographs: Sequence[Radiograph], spec: PreprocessSpec, output: Buffer) -> Launch:
@@ -50,44 +55,53 @@ class FrameKernel:
         if output.size != wanted:
             raise EngineError(f"the kernel would write {plan.shape}, {wanted} bytes, into a tensor of {output.size}")
         tables_at = _aligned(plan.frames.nbytes)
-        pixels_at = tables_at + _aligned(plan.tables.nbytes)
-        staging = self._room(pixels_at + plan.bytes)
-        staging.host[: plan.frames.nbytes] = plan.frames.view(np.uint8)
-        staging.host[tables_at : tables_at + plan.tables.nbytes] = plan.tables.view(np.uint8)
-        plan.pack(staging.host[pixels_at:])
+        tables = self._room_for_tables(tables_at + plan.tables.nbytes)
+        films = self._room_for_films(plan.bytes)
+        tables.host[: plan.frames.nbytes] = plan.frames.view(np.uint8)
+        tables.host[tables_at : tables_at + plan.tables.nbytes] = plan.tables.view(np.uint8)
+        plan.pack(films.host)
         arguments = (
-            np.uintp(staging.address),
-            np.uintp(staging.address + pixels_at),
+            np.uintp(tables.address),
+            np.uintp(films.address),
             np.uint64(plan.bytes),
-            np.uintp(staging.address + tables_at),
+            np.uintp(tables.address + tables_at),
             np.int32(plan.size),
             np.float32(plan.range_low),
             np.float32(plan.range_width),
             np.uintp(output.address),
         )
+        sizes = (tables_at + plan.tables.nbytes, plan.bytes)
         shape = (plan.grid, (plan.threads, 1, 1), plan.shared_bytes)
-        key = (self._generation, pixels_at + plan.bytes, *(value.item() for value in arguments), *shape)
-        return Launch(key, self._generation, partial(self._enqueue, staging, pixels_at + plan.bytes, arguments, shape))
+        key = (self._generation, *sizes, *(value.item() for value in arguments), *shape)
+        uploads = tuple(zip((tables, films), sizes, strict=True))
+        return Launch(key, self._generation, partial(self._enqueue, uploads, arguments, shape))
 
     def _enqueue(
         self,
-        staging: Buffer,
-        size: int,
+        uploads: tuple[tuple[Buffer, int], ...],
         arguments: tuple[Any, ...],
         shape: tuple[tuple[int, int, int], tuple[int, int, int], int],
     ) -> None:
-        staging.upload(size)
+        for buffer, size in uploads:
+            buffer.upload(size)
         grid, block, shared = shape
         self._function(*arguments, grid=grid, block=block, shared=shared, stream=self._device.stream)
 
-    def _room(self, size: int) -> Buffer:
-        if self._staging is None or self._staging.size < size:
-            if self._staging is not None:
-                self._device.release(self._staging)
-                self._staging = None
-            self._staging = self._device.buffer(-(-size // STEP) * STEP)
-            self._generation += 1
-        return self._staging
+    def _room_for_films(self, size: int) -> Buffer:
+        if self._films is None or self._films.size < size:
+            self._films = self._anew(self._films, -(-size // STEP) * STEP)
+        return self._films
+
+    def _room_for_tables(self, size: int) -> Buffer:
+        if self._tables is None or self._tables.size < size:
+            self._tables = self._anew(self._tables, -(-size // TABLE_STEP) * TABLE_STEP, reread=True)
+        return self._tables
+
+    def _anew(self, before: Buffer | None, size: int, *, reread: bool = False) -> Buffer:
+        if before is not None:
+            self._device.release(before)
+        self._generation += 1
+        return self._device.buffer(size, reread=reread)
 
 
 def _aligned(size: int) -> int:
@@ -95,11 +109,16 @@ def _aligned(size: int) -> int:
 
 
 def _load(device: Device) -> tuple[Any, str]:
-    """The module and where it is from: the fatbin that was built, or (an older driver, a Jetson) NVRTC on the spot."""
+    """The module and where it is from: the fatbin that was built, or (an older driver, a Jetson) NVRTC on the spot.
+
+    Of NVRTC machine code first: a driver takes no PTX of a toolkit that is newer than itself, but cubins of its major
+    version (CUDA C++ Best Practices Guide, "Dynamic Code Generation").
+    """
     reasons = []
     forms: tuple[tuple[str, Callable[[], bytes]], ...] = (
         ("fatbin", fatbin),
-        ("nvrtc", partial(compile_ptx, device.gpu.architecture)),
+        ("nvrtc", partial(compile_cubin, device.gpu.architecture)),
+        ("nvrtc, PTX", partial(compile_ptx, device.gpu.architecture)),
     )
     for name, image in forms:
         try:

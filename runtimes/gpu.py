@@ -1,8 +1,8 @@
 """What every engine on an NVIDIA GPU shares: the film goes up, one kernel preprocesses it, a few floats come back.
 
 Outputs, and the network's input, are filled with NaN on the device before each run and read back: an element that was
-not written anew is a fault of the device, never a result. After a first run all of it is one CUDA graph per size of
-film.
+not written anew is a fault of the device, never a result. A size of film that comes again is one CUDA graph from then
+on.
 """
 
 from abc import abstractmethod
@@ -28,6 +28,7 @@ __all__ = ["GpuEngine", "GpuGraph", "Port"]
 
 BATCH = "batch"  # key of the one graph that has no film
 MOST_GRAPHS = 4  # sizes of films whose CUDA graph is kept; a detector has one to three
+MOST_SEEN = 64  # sizes that are remembered: what comes once, as cropped films do, is not worth a graph
 
 
 class Port(NamedTuple):
@@ -50,7 +51,8 @@ class GpuGraph(Graph):
 
     def _compile(self, model: bytes, threads: int) -> None:
         self.plain = ""  # why there are no CUDA graphs
-        self._graphs: dict[object, CudaGraph] = {}
+        self._graphs: dict[object, CudaGraph] = {}  # the one that was used last stands last
+        self._seen: dict[object, None] = {}  # what ran once and has no graph yet, the newest last
         self._kernel: FrameKernel | None = None
         self._generation = 0  # of the staging memory that graphs of films were captured with
         self.device = Device()
@@ -58,7 +60,7 @@ class GpuGraph(Graph):
             image, outputs = self._load(model)
             self.input_shape, self.input_dtype = tuple(image.shape), image.dtype
             self._ports = (image, *outputs)
-            self._buffers = tuple(self.device.buffer(port.size) for port in self._ports)
+            self._buffers = tuple(self.device.buffer(port.size, reread=port is image) for port in self._ports)
             with self.device.use():
                 self._bind(dict(zip((port.name for port in self._ports), self._buffers, strict=True)))
         except BaseException:
@@ -132,9 +134,10 @@ class GpuGraph(Graph):
             buffer.download()
 
     def _execute(self, key: object, enqueue: Callable[[], None]) -> None:
-        """Run, the first time call by call; then capture it, so that the next time is one launch."""
+        """Run: call by call the first two times, of which the second is captured, and from then on as one launch."""
         with self.device.use():
-            if (graph := self._graphs.get(key)) is not None:
+            if (graph := self._graphs.pop(key, None)) is not None:
+                self._graphs[key] = graph
                 graph.launch()
                 self.device.stream.synchronize()
                 return
@@ -145,12 +148,22 @@ class GpuGraph(Graph):
             except EngineError as error:  # of the library that runs on the device
                 raise self.device.fail(str(error)) from error
             self.device.stream.synchronize()
-            if self.capturing:
+            if self.capturing and self._came_before(key):
                 self._capture(key, enqueue)
 
+    def _came_before(self, key: object) -> bool:
+        if key in self._seen:
+            del self._seen[key]
+            return True
+        self._seen[key] = None
+        if len(self._seen) > MOST_SEEN:
+            del self._seen[next(iter(self._seen))]
+        return False
+
     def _capture(self, key: object, enqueue: Callable[[], None]) -> None:
-        if len(self._graphs) >= MOST_GRAPHS:
-            self._graphs.pop(next(iter(self._graphs))).close()
+        films = [other for other in self._graphs if other != BATCH]
+        if key != BATCH and len(films) >= MOST_GRAPHS:
+            self._graphs.pop(films[0]).close()
         try:
             self._graphs[key] = CudaGraph(self.device, enqueue)
         except DeviceFault:

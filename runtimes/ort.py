@@ -10,9 +10,29 @@ from edgecxr.errors import EngineError
 from edgecxr.runtimes.engine import Engine
 from edgecxr.runtimes.graph import OUTPUTS, Graph
 
-__all__ = ["OrtCpu", "OrtGraph"]
+__all__ = ["TYPES", "OrtCpu", "OrtGraph", "import_onnxruntime", "quiet_options"]
 
 TYPES: dict[str, np.dtype[Any]] = {"tensor(float)": np.dtype(np.float32), "tensor(float16)": np.dtype(np.float16)}
+
+
+def import_onnxruntime() -> tuple[Any, tuple[type[Exception], ...]]:
+    """The module, its telemetry off, and every exception it raises. Raises EngineError where it cannot be imported."""
+    try:
+        import onnxruntime
+        from onnxruntime.capi import onnxruntime_pybind11_state as native
+    except ImportError as error:
+        raise EngineError(f"ONNX Runtime cannot be imported ({error}); pip install onnxruntime") from error
+    onnxruntime.disable_telemetry_events()
+    # ONNX Runtime's exceptions have no base of their own: every exception class of its binding is named.
+    found = [item for item in vars(native).values() if isinstance(item, type) and issubclass(item, Exception)]
+    return onnxruntime, (RuntimeError, ValueError, *found)
+
+
+def quiet_options(onnxruntime: Any) -> Any:
+    """Options of a session that raises what goes wrong and does not print it."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # fatal
+    return options
 
 
 class OrtGraph(Graph):
@@ -23,23 +43,12 @@ class OrtGraph(Graph):
     @classmethod
     def version(cls) -> str:
         """ONNX Runtime's version."""
-        try:
-            from onnxruntime import __version__
-        except ImportError as error:
-            raise EngineError(f"ONNX Runtime cannot be imported ({error}); pip install onnxruntime") from error
-        return str(__version__)
+        return str(import_onnxruntime()[0].__version__)
 
     def _compile(self, model: bytes, threads: int) -> None:
-        self._version = self.version()
-        import onnxruntime
-        from onnxruntime.capi import onnxruntime_pybind11_state as native
-
-        onnxruntime.disable_telemetry_events()
-        # ONNX Runtime's exceptions have no base of their own: every exception class of its binding is named.
-        found = [item for item in vars(native).values() if isinstance(item, type) and issubclass(item, Exception)]
-        self._faults: tuple[type[Exception], ...] = (RuntimeError, ValueError, *found)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # fatal: what goes wrong is raised, not printed
+        onnxruntime, self._faults = import_onnxruntime()
+        self._version = str(onnxruntime.__version__)
+        options = quiet_options(onnxruntime)
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.force_spinning_stop", "1")  # idle threads do not burn a small machine

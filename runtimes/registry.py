@@ -31,6 +31,7 @@ ENGINES = {  # the preferred one first: name -> module, class, what to install
 DEVICE_ENGINES = {  # the same, for an NVIDIA GPU; where there is one, `compiler` lets the first follow a CPU engine
     "tensorrt": ("edgecxr.runtimes.trt", "TensorRt", "edgecxr[nvidia]"),
     "torch-tensorrt": ("edgecxr.runtimes.torch_trt", "TorchTensorRt", "torch-tensorrt"),
+    "onnxruntime-cuda": ("edgecxr.runtimes.ort_cuda", "OrtCuda", "onnxruntime-gpu"),
 }
 PRECISIONS: tuple[Precision, ...] = ("int8", "fp16", "fp32")
 
@@ -53,9 +54,7 @@ def engine_class(name: str) -> type[Engine]:
 
 
 def _unknown_engine(name: str) -> str:
-    return (
-        f"unknown engine {name!r}; choose auto, {' or '.join(ENGINES)}, on an NVIDIA GPU {' or '.join(DEVICE_ENGINES)}"
-    )
+    return f"unknown engine {name!r}; choose auto, {' or '.join(ENGINES)}, on an NVIDIA GPU {', '.join(DEVICE_ENGINES)}"
 
 
 def choice_problem(bundle: Bundle, engine: str, precision: str, point: str | None) -> str | None:

@@ -26,7 +26,8 @@ def engine_key(model: bytes, api: Tensorrt, gpu: Gpu | None, capability: str = "
     if api.builds_without_gpu and (capability or gpu is not None):
         device = f"compute capability {capability or (gpu.capability if gpu else '')}"
     elif gpu is not None:
-        device = f"{gpu.name}, compute capability {gpu.capability}"
+        # Boards of one name and capability differ: each Jetson Orin calls itself "Orin", 8.7.
+        device = f"{gpu.name}, compute capability {gpu.capability}, {gpu.multiprocessors} multiprocessors"
     else:
         raise EngineError(f"{api.name} builds on the GPU that will run the engine, and there is none here")
     return Key(hashlib.sha256(model).hexdigest(), api.flavour, api.version, device)

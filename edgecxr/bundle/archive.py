@@ -9,9 +9,10 @@ from pathlib import Path
 
 from edgecxr.errors import BundleError
 
-__all__ = ["LIMIT_BYTES", "pack", "read_bytes", "unpack"]
+__all__ = ["LIMIT_BYTES", "loose_member", "pack", "read_bytes", "unpack"]
 
 LIMIT_BYTES = 64 * 1024 * 1024  # a student is about 3 MB in INT8; a file larger than this is no bundle of ours
+LOOSE = 1024 * 1024  # bytes of a manifest, at most
 # Of APPNOTE.TXT 6.3.10: signature, version, flags, method, time and date (1980-01-01), CRC, sizes, lengths, attributes
 LOCAL = struct.Struct("<4s5H3I2H")
 CENTRAL = struct.Struct("<4s6H3I5H2I")
@@ -50,6 +51,15 @@ def unpack(data: bytes, source: str) -> dict[str, bytes]:
         raise BundleError(
             f"{source}: not a whole bundle ({error}); copy the file again from where it was built"
         ) from error
+
+
+def loose_member(data: bytes, name: str) -> bytes | None:
+    """A member of any zip, whatever else is in it; None where it cannot be read. Nothing of it is to be trusted."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return archive.read(name) if archive.getinfo(name).file_size <= LOOSE else None
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, ValueError, OSError, RuntimeError):
+        return None
 
 
 def _check_listing(listing: list[zipfile.ZipInfo], size: int, source: str) -> None:

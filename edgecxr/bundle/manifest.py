@@ -41,21 +41,26 @@ def schema_of(model: ModelSpec) -> int:
 
 def parse(data: bytes, source: str) -> Manifest:
     """The manifest of these bytes, consistent in itself. Raises BundleError, one sentence."""
-    try:
-        raw: Any = json.loads(data)
-    except ValueError as error:
-        raise BundleError(f"{source}: manifest.json is not JSON ({error}); build the bundle again") from error
-    version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise BundleError(
-            f"{source}: written in schema {version}, this EdgeCXR reads up to {SCHEMA_VERSION}; install a newer EdgeCXR"
-        )
+    refuse_newer(data, source)
     try:
         manifest = Manifest.model_validate_json(data)
     except ValidationError as error:
         raise BundleError(f"{source}: manifest.json: {describe(error)}; build the bundle again") from error
     _check(manifest, source)
     return manifest
+
+
+def refuse_newer(data: bytes, source: str) -> None:
+    """Raises BundleError for a manifest of a newer schema, and for what is no JSON at all."""
+    try:
+        raw: Any = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{source}: manifest.json is not JSON ({error}); build the bundle again") from error
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise BundleError(
+            f"{source}: written in schema {version}, this EdgeCXR reads up to {SCHEMA_VERSION}; install a newer EdgeCXR"
+        )
 
 
 def describe(error: ValidationError) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgecxr.bundle import archive, arrays
 from edgecxr.bundle.golden import Golden
-from edgecxr.bundle.manifest import MODELS, parse
+from edgecxr.bundle.manifest import MODELS, parse, refuse_newer
 from edgecxr.errors import BundleError, StatisticsError
 from edgecxr.spec import ModelSpec, Precision
 
@@ -34,7 +34,13 @@ class Bundle:
     @classmethod
     def open(cls, path: str | Path) -> "Bundle":
         """Read the file once (64 MB at most) and verify every digest. Raises BundleError."""
-        return cls(archive.unpack(archive.read_bytes(Path(path)), str(path)), str(path))
+        data, source = archive.read_bytes(Path(path)), str(path)
+        try:
+            return cls(archive.unpack(data, source), source)
+        except BundleError:
+            if (manifest := archive.loose_member(data, "manifest.json")) is not None:
+                refuse_newer(manifest, source)  # of a schema to come, whose container may be another, too
+            raise
 
     def _verify(self) -> None:
         promised, present = self.manifest.members, self._members.keys() - {"manifest.json", "signature"}
@@ -102,12 +108,18 @@ class Bundle:
         """Every metric that was measured when the bundle was built, with its interval."""
         try:
             evaluation = json.loads(self._members["evaluation.json"])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BundleError(
                 f"{self.source}: evaluation.json is not JSON ({error}); build the bundle again"
             ) from error
         if not isinstance(evaluation, dict):
             raise BundleError(f"{self.source}: evaluation.json holds a {type(evaluation).__name__}, wanted an object")
+        for name in ("models", "gate", "agreement", "precisions"):
+            rows = evaluation.get(name, [])
+            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+                raise BundleError(
+                    f"{self.source}: evaluation.json: {name!r} is no list of objects; build the bundle again"
+                )
         return evaluation
 
     def card(self) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edgecxr.bundle import Bundle
 
 BUNDLE_START = slice(30, 43)  # of a zip: the name of its first member
-ENGINE_HELP = "auto, openvino or onnxruntime; on an NVIDIA GPU tensorrt or torch-tensorrt."
+ENGINE_HELP = "auto, openvino or onnxruntime; on an NVIDIA GPU tensorrt, torch-tensorrt or onnxruntime-cuda."
 PRECISION_HELP = "auto, int8, fp16 or fp32."
 
 __all__ = [

@@ -55,7 +55,7 @@ def _screen(path: Path, films: list[Path], folder: Path) -> "list[Screening]":
 
     with Screener(path, engine="openvino") as screener:
         results = list(screener.screen_folder(films))
-        with (folder / "results.jsonl").open("w", encoding="utf-8") as stream:
+        with (folder / "results.jsonl").open("w", encoding="utf-8", errors="backslashreplace") as stream:
             stream.writelines(
                 json.dumps(item.to_json(), ensure_ascii=False, allow_nan=False) + "\n" for item in results
             )

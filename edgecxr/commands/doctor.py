@@ -162,7 +162,7 @@ def _device_kernel() -> Finding:
     except KernelError as error:
         reason = str(error)
     try:
-        return Finding("kernel cuda", "ok", f"compiled when opened, by {nvrtc.find_library()}")
+        return Finding("kernel cuda", "ok", f"compiled when opened, by {nvrtc.find_libraries()[0]}")
     except KernelError as error:
         return Finding("kernel cuda", "absent", f"{reason}; {error}")
 

@@ -22,7 +22,7 @@ from edgecxr.commands.choices import (
     misuse,
     writing,
 )
-from edgecxr.commands.terminal import ExitCode, counted, note, print_json, progress
+from edgecxr.commands.terminal import ExitCode, counted, note, print_json, progress, shown
 
 if TYPE_CHECKING:
     from edgecxr.runtimes.compiler import Attempt
@@ -75,6 +75,8 @@ def screen(
         tell = None if quiet else _Following()
         screener = stack.enter_context(Screener(opened, engine, precision, point, tell=tell))
         stream = stack.enter_context(_stream(jsonl)) if jsonl else None
+        for name, reason in screener.engine.passed_over:
+            note(f"{name} is passed over: {reason}")
         step = stack.enter_context(progress("screening", len(files), quiet=quiet))
         results = []
         for result in screener.screen_files(files, workers=workers):
@@ -135,7 +137,7 @@ def _stream(path: Path) -> Any:
     if path == Path("-"):
         return nullcontext(sys.stdout)
     with writing(path):
-        return path.open("w", encoding="utf-8")
+        return path.open("w", encoding="utf-8", errors="backslashreplace")  # what is no text: as JSON escapes it
 
 
 def _tell(result: "Screening", stream: IO[str] | None) -> None:
@@ -147,12 +149,12 @@ def _tell(result: "Screening", stream: IO[str] | None) -> None:
 
 def _line(result: "Screening") -> str:
     if result.status == "refused":
-        return f"{result.file}  REFUSED  {result.reason.value if result.reason else ''}: {result.detail}"
+        return f"{shown(result.file)}  REFUSED  {result.reason.value if result.reason else ''}: {result.detail}"
     told = (
         f"{item.name} {item.probability:.3f} {item.decision.upper() if item.decision == 'positive' else item.decision}"
         for item in result.findings
     )
-    return f"{result.file}  {'  '.join(told)}"
+    return f"{shown(result.file)}  {'  '.join(told)}"
 
 
 def counts(results: Sequence["Screening"]) -> dict[str, int]:

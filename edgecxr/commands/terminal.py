@@ -24,6 +24,7 @@ __all__ = [
     "progress",
     "require_node",
     "require_train",
+    "shown",
 ]
 
 # The modules that a build or the demo imports, each with the name of its package.
@@ -81,6 +82,11 @@ def guarded(verb: Callable[P, R]) -> Callable[P, R]:
 def note(text: str) -> None:
     """One line for a person, on standard error."""
     print(text, file=sys.stderr, flush=True)
+
+
+def shown(name: str) -> str:
+    """A name on one line, whatever is in it: what cannot be printed, such as a line break, is escaped."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in name)
 
 
 def counted(number: int, noun: str = "film") -> str:

@@ -42,6 +42,7 @@ VERDICTS = {
     "inferior": "inferior",
     "inconclusive": "undecided",
     "not_judged": "not judged",
+    "told": "told",
 }
 METRICS = {
     "auroc": "AUROC",
@@ -112,7 +113,7 @@ def write_report(
         "recipe_text": None if manifest is None else manifest.provenance.get("recipe_text"),
     }
     place = Path(path)
-    write_atomically(place, _render(content).encode())
+    write_atomically(place, _render(content).encode(errors="backslashreplace"))
     return place
 
 

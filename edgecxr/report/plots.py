@@ -130,25 +130,29 @@ def neighbour_map(found: Json) -> Markup:
     return beside([axes("", "", parts, (), ())], names, f"map of the embeddings, head {found['head']}")
 
 
-def forest(interval: Json, margin: float, worse: int) -> Markup:
-    """A difference with its interval beside no difference and the accepted loss; `worse` is the sign of a loss."""
-    width, height, reach = 190, 22, max(abs(interval["low"]), abs(interval["high"]), margin) * 1.12
+def forest(interval: Json, margin: float | None, worse: int) -> Markup:
+    """A difference with its interval beside no difference and the accepted loss, if any; `worse` is a loss's sign."""
+    width, height, reach = 190, 22, max(abs(interval["low"]), abs(interval["high"]), margin or 1e-9) * 1.12
 
     def at(value: float) -> str:
         return length(width / 2 * (1 + value / reach))
 
-    middle, edge = height / 2, at(worse * margin)
-    spoiled = (edge, width - float(edge)) if worse > 0 else ("0", edge)
-    parts = [
-        Markup('<rect class="beyond" x="{}" y="1" width="{}" height="{}"/>').format(*spoiled, height - 2),
+    middle, parts, accepted = height / 2, [], ""
+    if margin is not None:
+        edge, accepted = at(worse * margin), f", accepted loss {margin:g}"
+        spoiled = (edge, width - float(edge)) if worse > 0 else ("0", edge)
+        parts = [
+            Markup('<rect class="beyond" x="{}" y="1" width="{}" height="{}"/>').format(*spoiled, height - 2),
+            Markup('<line class="margin" x1="{0}" x2="{0}" y1="1" y2="{1}"/>').format(edge, height - 1),
+        ]
+    parts += [
         Markup('<line class="zero" x1="{0}" x2="{0}" y1="1" y2="{1}"/>').format(at(0), height - 1),
-        Markup('<line class="margin" x1="{0}" x2="{0}" y1="1" y2="{1}"/>').format(edge, height - 1),
         Markup('<line class="range" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
             at(interval["low"]), at(interval["high"]), middle, middle
         ),
         Markup('<circle class="value" cx="{}" cy="{}" r="3.2"/>').format(at(interval["value"]), middle),
     ]
-    return svg(width, height, parts, f"difference {interval['value']:.3f}, accepted loss {margin:g}", "forest")
+    return svg(width, height, parts, f"difference {interval['value']:.3f}{accepted}", "forest")
 
 
 def bar(probability: float, threshold: float, positive: bool) -> Markup:

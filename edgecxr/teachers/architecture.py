@@ -15,7 +15,7 @@ from edgecxr.teachers.imagenet import timm_weights, torchvision_weights
 from edgecxr.teachers.sizes import require_size
 from edgecxr.teachers.weights import read_weights, require_most, transfer_weights
 
-__all__ = ["Network", "build", "classifier_name", "head_parameters"]
+__all__ = ["Network", "build", "classifier_name", "head_parameters", "known_architecture"]
 
 GRAY_MEAN, GRAY_STD = 0.5, 0.25  # of a network that starts from random weights
 LIBRARIES = ("timm", "torchvision")
@@ -53,12 +53,11 @@ def build(
     as the library's own. `size` is the side of the films, where it is known. Raises StageError for a name or file that
     is not there, a file of another architecture, and for films that are too small for the architecture.
     """
+    try:
+        known_architecture(name)
+    except ValueError as error:
+        raise StageError(str(error)) from None
     library, _, model = name.rpartition(":")
-    if library not in ("", *LIBRARIES):
-        raise StageError(f"architecture {name!r} names the library {library!r}; wanted timm: or torchvision:")
-    known = _torchvision_names() if library == "torchvision" else timm.list_models() + timm.list_pretrained()
-    if model not in known:
-        raise StageError(f"no architecture {model!r} in {library or 'timm'}; {_nearest(model, known)}")
     imagenet = pretrained == "imagenet"
     network = (_torchvision if library == "torchvision" else _timm)(model, classes, channels, imagenet)
     if pretrained is not None and not imagenet:
@@ -66,6 +65,17 @@ def build(
     if size is not None:
         require_size(network, size, name)
     return network
+
+
+def known_architecture(name: str) -> str:
+    """`name`, where `build` has an architecture of that name; else ValueError, with the nearest there is."""
+    library, _, model = name.rpartition(":")
+    if library not in ("", *LIBRARIES):
+        raise ValueError(f"architecture {name!r} names the library {library!r}; wanted timm: or torchvision:")
+    known = _torchvision_names() if library == "torchvision" else timm.list_models() + timm.list_pretrained()
+    if model not in known:
+        raise ValueError(f"no architecture {model!r} in {library or 'timm'}; {_nearest(model, known)}")
+    return name
 
 
 def _start(network: Network, state: dict[str, Tensor], library: str, model: str) -> None:

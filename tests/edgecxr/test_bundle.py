@@ -145,6 +145,13 @@ def test_a_truncated_file_is_refused_at_every_length(tiny_bundle: Path, tmp_path
 def test_a_newer_schema_is_refused_with_a_sentence(members: dict[str, bytes], tmp_path: Path) -> None:
     newer = sealed(members, schema_version=3, from_the_future={"a": 1})
     refused(newer, r"written in schema 3, this EdgeCXR reads up to 2; install a newer EdgeCXR$", tmp_path)
+    other = io.BytesIO()
+    with zipfile.ZipFile(other, "w") as container:  # whose members may be packed in another way, too
+        for name, content in newer.items():
+            container.writestr(name, content)
+    (tmp_path / "other.cxr").write_bytes(other.getvalue())
+    with pytest.raises(BundleError, match="written in schema 3, this EdgeCXR reads up to 2"):
+        Bundle.open(tmp_path / "other.cxr")
 
 
 def test_only_a_model_that_declares_how_films_are_read_needs_schema_2(
@@ -182,7 +189,7 @@ def test_a_manifest_out_of_its_schema_is_refused(
     refused(sealed(members, **change), match, tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"[1]", b"{", b"\xff\xfe", b"null", b'"text"'])
+@pytest.mark.parametrize("content", [b"", b"[1]", b"{", b"\xff\xfe", b"null", b'"text"', b"[" * 200_000])
 def test_a_manifest_that_is_no_object_is_refused(content: bytes, members: dict[str, bytes], tmp_path: Path) -> None:
     refused({**members, "manifest.json": content}, r"altered.cxr: manifest.json", tmp_path)
 

@@ -168,6 +168,8 @@ def test_without_folds_patients_are_kept_together(tmp_path):
         (changed(1, fold="1"), r"patient 'p1' is in folds 0 \(row 2\), 1 \(row 3\)"),
         (changed(2, fold="two"), "row 4 .*fold 'two' is not a whole number"),
         (changed(2, fold="-1"), "row 4 .*fold '-1' is not a whole number"),
+        (changed(2, fold="9" * 5000), "row 4 .*fold '9{20}' is not a whole number from 0 to 999999999"),
+        (changed(2, file="x" * 300), "row 4 .*it cannot be read: File name too long"),
         (changed(2, patient=" "), "row 4 .*no patient"),
     ],
 )

@@ -31,6 +31,8 @@ def test_the_mean_of_a_map_is_the_logit(name: str) -> None:
         ("mobilenetv3_small_050", 96),  # a layer between the mean and the classifier
         ("test_vit", 160),  # no map
         ("test_resnet", 32),  # of one cell
+        ("crossvit_9_240", 240),  # a list of maps
+        ("torchvision:maxvit_t", 224),  # it takes films of one size only
     ],
 )
 def test_other_networks_have_none(name: str, size: int) -> None:

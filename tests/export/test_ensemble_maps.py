@@ -39,7 +39,7 @@ quantize: {precisions: [fp16]}
 gate: {auroc: 0.9, sensitivity: 0.99, specificity: 0.99, flip_rate: 0.99, ece: 0.9, minimum_films: 2,
   refusal_flips: 0.99, cam_correlation: 0.01, cam_pointing: 0.01, accept_inconclusive: true}
 student_gate: {auroc: 0.9, sensitivity: 0.99, specificity: 0.99, flip_rate: 0.99, ece: 0.9, minimum_films: 2,
-  cam_correlation: 0.01, cam_pointing: 0.01, accept_inconclusive: true}
+  accept_inconclusive: true}
 golden: {frames: 3, size: 96}
 card: {intended_use: tests, limits: all, data: drawn films}
 """
@@ -88,6 +88,19 @@ def test_members_without_maps_or_on_whose_input_films_lie_otherwise_have_no_part
     assert [one is not None for one in maps.maps] == [False, False, True]
 
 
+def test_a_head_on_which_members_without_maps_have_the_most_to_say_has_none() -> None:
+    mapped, flat = (
+        member("mapped", "test_resnet", PreprocessSpec(size=64)),
+        member("flat", "test_vit", PreprocessSpec(size=160)),
+    )
+    for weight, told in ((0.6, True), (0.4, False)):
+        part = HeadFusion(head=HEAD, weights=(weight, 1 - weight), temperatures=(1.0, 1.0), temperature=1.0)
+        both = Ensemble([mapped, flat], Fusion(members=("mapped", "flat"), heads=(part,)))
+        maps = ensemble_maps(both, PreprocessSpec(size=64))
+        assert maps is not None
+        assert bool(maps(films).abs().max() > 0) is told
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     folder = tmp_path_factory.mktemp("mapped")
@@ -110,8 +123,8 @@ def test_the_gate_holds_the_maps_of_the_student_against_those_of_the_ensemble(bu
         expected = np.median([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in pairs])
         row = rows["cam_correlation", finding]
         assert row["candidate"] == pytest.approx(expected, abs=1e-5)
-        assert row["films"] == len(ours)
-        assert rows["cam_pointing", finding]["films"] == len(ours)
+        assert (row["films"], row["verdict"], row["margin"]) == (len(ours), "told", None)
+        assert (rows["cam_pointing", finding]["films"], rows["cam_pointing", finding]["verdict"]) == (len(ours), "told")
     json.dumps(report, allow_nan=False)
 
 
@@ -122,4 +135,4 @@ def test_without_margins_of_its_own_a_student_has_those_of_the_precisions_but_fo
     path.write_text("\n".join(lines[:start] + lines[start + 2 :]))
     margins = load_recipe(path).student_margins
     assert margins.auroc == 0.9
-    assert (margins.cam_correlation, margins.cam_pointing) == (0.5, 0.5)
+    assert (margins.cam_correlation, margins.cam_pointing) == (None, None)

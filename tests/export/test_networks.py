@@ -63,7 +63,6 @@ def test_a_device_for_the_student_must_be_there(tmp_path: Path) -> None:
     [
         ("student:", f"{BROUGHT.format('normal, covid, _')}student:", "'c' gave .4, 2. .* list every output"),
         ("student:", f"{BROUGHT.format('normal, flu')}student:", "teacher 'c' lacks covid of head 'diagnosis'"),
-        ("{name: a, architecture: test_resnet}", "{name: a, architecture: resnet19}", "no architecture 'resnet19'"),
         ('"torchvision:squeezenet1_1"', '"torchvision:alexnet"', "alexnet needs films of at least 63×63 pixels, .* 40"),
         (
             "student: {architecture: test_resnet}",

@@ -94,6 +94,16 @@ def test_members_inherit_the_recipes_settings_key_by_key(tmp_path: Path) -> None
             "x.yaml:5: data.folds: fold 3 is in validate and in test; a film may serve one purpose",
         ),
         ("name: b", "name: a", "two teachers are called 'a'"),
+        ('"torchvision:resnet18"', '"torchvision:resnet19"', "x.yaml:19: teachers[1].architecture: "),
+        (
+            "resnet10t\ncard",
+            "resnet10tt\ncard",
+            "no architecture 'resnet10tt' in timm; the nearest names",
+        ),
+        ("test: [4]", "test: [-4]", "x.yaml:5: data.folds.test[0]: got -4, wanted greater than or equal to 0"),
+        ("name: tiny\n", "name: tiny\nseed: -1\n", "x.yaml:2: seed: got -1, wanted greater than or equal to 0"),
+        ("name: tiny\n", "name: &a [*a]\n", "x.yaml:1: "),
+        ("name: tiny\n", f"name: {'[' * 5000}\n", "x.yaml:1: nested too deeply, or within itself"),
         ("preprocess: {size: 64}", "preprocess: {size: 64", "x.yaml:11: not YAML"),
         ("  batch: 16", "  epochs: 16", "x.yaml:13: key 'epochs' is given twice"),
         (

@@ -75,9 +75,14 @@ class CuPy:
 def loaded(load: Any, arch: str) -> Any:
     """The module, from the fatbin where there is one that the driver takes, else compiled here."""
     try:
-        return load(device.fatbin())
-    except EdgeCxrError:
-        return load(nvrtc.compile_ptx(arch))
+        fatbin = device.fatbin()
+    except EdgeCxrError:  # no nvcc built one
+        return load(nvrtc.compile_cubin(arch))
+    try:
+        return load(fatbin)
+    except Exception as error:  # of pycuda or cupy: a driver that is older than the fatbin's toolkit
+        print(f"the driver takes no fatbin: {error}")
+        return load(nvrtc.compile_cubin(arch))
 
 
 @pytest.fixture(scope="module")

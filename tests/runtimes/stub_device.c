@@ -19,7 +19,8 @@ int cuDeviceGet(int* device, int ordinal) { *device = ordinal; return 0; }
 int cuDeviceGetName(char* name, int size, int device) { snprintf(name, (size_t)size, "Stub %d", device); return 0; }
 int cuDeviceTotalMem_v2(size_t* bytes, int device) { (void)device; *bytes = (size_t)1 << 30; return 0; }
 int cuDeviceGetAttribute(int* value, int attribute, int device) {
-  *value = attribute == 75 ? 9 : attribute == 19 ? 1 : device;
+  int integrated = getenv("INTEGRATED") != NULL;  // a GPU that shares its memory with the CPU
+  *value = attribute == 75 ? 9 : attribute == 19 ? 1 : attribute == 18 ? integrated : device;
   return 0;
 }
 int cuGetErrorString(int code, const char** text) {

@@ -52,6 +52,6 @@ int cuDeviceTotalMem_v2(size_t* bytes, int device) {
 }
 
 int cuDeviceGetAttribute(int* value, int attribute, int device) {
-  *value = attribute == 75 ? 8 : attribute == 76 ? 7 : attribute == 18 ? !device : attribute == 19;
+  *value = attribute == 75 ? 8 : attribute == 76 ? 7 : attribute == 18 ? !device : attribute == 16 ? 12 : attribute == 19;
   return 0;
 }

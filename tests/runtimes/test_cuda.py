@@ -36,8 +36,8 @@ def test_devices_are_listed_as_the_driver_gives_them(tmp_path: Path) -> None:
     report = probe(driver(tmp_path, "DEVICES=2"))
     assert (report.cuda, report.reason) == ("12.6", "")
     assert report.devices == (
-        Gpu(0, "Orin", "8.7", 7 << 30, True, True),
-        Gpu(1, "NVIDIA Second", "8.7", 8 << 30, False, True),
+        Gpu(0, "Orin", "8.7", 7 << 30, 12, True, True),
+        Gpu(1, "NVIDIA Second", "8.7", 8 << 30, 12, False, True),
     )
     assert report.gpu(0).architecture == "sm_87"
     with pytest.raises(EngineError, match="there is no GPU 2; the driver lists 2, numbered from 0"):
@@ -82,7 +82,9 @@ def test_a_device_is_not_opened_without_a_driver_and_nothing_is_imported() -> No
 
 def test_without_pycuda_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pycuda", None)
-    monkeypatch.setattr(cuda, "probe", lambda: DeviceReport("13.0", "", (Gpu(0, "Orin", "8.7", 1 << 33, True, True),)))
+    monkeypatch.setattr(
+        cuda, "probe", lambda: DeviceReport("13.0", "", (Gpu(0, "Orin", "8.7", 1 << 33, 12, True, True),))
+    )
     with pytest.raises(EngineError, match=r"pycuda cannot be imported .*pip install 'edgecxr\[nvidia\]'"):
         Device()
 

@@ -46,17 +46,18 @@ def bundle(tiny_build: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def outcome(driver: Path, bundle: Path, when: str, fail: str) -> dict[str, Any]:
+def outcome(driver: Path, bundle: Path, when: str, fail: str, integrated: bool = False) -> dict[str, Any]:
     command = [sys.executable, str(HERE / "faulty_device.py"), str(bundle), when, fail]
-    environment = {**os.environ, "LD_LIBRARY_PATH": str(driver)}
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(driver), **({"INTEGRATED": "1"} if integrated else {})}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return told
 
 
-def test_while_nothing_fails_it_serves(driver: Path, bundle: Path) -> None:
-    told = outcome(driver, bundle, "never", "nothing=0")
+@pytest.mark.parametrize("integrated", [False, True])
+def test_while_nothing_fails_it_serves(integrated: bool, driver: Path, bundle: Path) -> None:
+    told = outcome(driver, bundle, "never", "nothing=0", integrated)
     assert told == {"engines": ["stub-gpu"] * 3, "same": True, "reasons": [""], "kernels": ["cuda", "cuda"]}
 
 
@@ -74,6 +75,15 @@ def test_what_fails_when_it_opens_is_told_and_the_cpu_serves(fail: str, words: s
     told = outcome(driver, bundle, "opening", fail)
     assert told["engines"] == CPU
     assert words in told["reasons"][0]
+
+
+@pytest.mark.parametrize("integrated", [False, True])
+def test_what_the_kernel_leaves_out_is_found_in_copied_and_in_mapped_memory(
+    integrated: bool, driver: Path, bundle: Path
+) -> None:
+    told = outcome(driver, bundle, "screening", "SHORT=1", integrated)
+    assert told["engines"] == ["stub-gpu", "openvino-cpu", "openvino-cpu"]
+    assert "were not written or are not finite; there is no result" in told["reasons"][0]
 
 
 @pytest.mark.parametrize(

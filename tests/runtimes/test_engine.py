@@ -1,6 +1,7 @@
 """The engine: opened only when it proves itself, one film at a time, never a result from a fault."""
 
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from on_device import device_engine
 
 from edgecxr import kernels
 from edgecxr.bundle import Bundle
@@ -16,7 +18,9 @@ from edgecxr.radiograph import Radiograph
 from edgecxr.runtimes.engine import Engine
 from edgecxr.runtimes.registry import engine_class
 
-FAMILIES = ("openvino-cpu", "onnxruntime-cpu")
+ON_CPU = ("openvino-cpu", "onnxruntime-cpu")
+ON_GPU = ("tensorrt-gpu", "torch-tensorrt-gpu", "onnxruntime-cuda-gpu")
+FAMILIES = (*ON_CPU, *(pytest.param(family, marks=pytest.mark.gpu) for family in ON_GPU))
 PRECISIONS = ("fp32", "fp16", "int8")
 
 
@@ -25,11 +29,24 @@ def bundle(tiny_bundle: Path) -> Bundle:
     return Bundle.open(tiny_bundle)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _engines_of_these_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache of their own for those that are compiled."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGECXR_CACHE", str(tmp_path_factory.mktemp("engines")))
+        yield
+
+
+def found(family: str) -> type[Engine]:
+    """The engine's class; a skip for one of a GPU that this machine has no library for."""
+    return device_engine(family) if family in ON_GPU else engine_class(family)
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_film_goes_in_and_scores_map_and_embedding_come_out(family: str, precision: Any, bundle: Bundle) -> None:
     golden = bundle.golden()
-    with engine_class(family).open(bundle, precision, threads=1) as engine:
+    with found(family).open(bundle, precision, threads=1) as engine:
         outputs = engine.run(golden.frames[:2])
     for index, output in enumerate(outputs):
         wanted = golden.logits[precision][index]
@@ -42,15 +59,20 @@ def test_a_film_goes_in_and_scores_map_and_embedding_come_out(family: str, preci
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_engine_says_what_it_is(family: str, bundle: Bundle) -> None:
-    with engine_class(family).open(bundle, "int8", threads=1) as engine:
+    with found(family).open(bundle, "int8", threads=1) as engine:
         told = engine.describe()
+    if family in ON_GPU:
+        assert (told["family"], told["precision"], told["kernel"]) == (family, "int8", "cuda")
+        assert told["device"]
+        assert told["cuda_graph"]
+        return
     assert (told["family"], told["precision"], told["kernel"]) == (family, "int8", kernels.active())
     assert (told["inference_precision"], told["threads"]) == ("f32", 1)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_closed_engine_says_so(family: str, bundle: Bundle) -> None:
-    engine = engine_class(family).open(bundle, "fp32")
+    engine = found(family).open(bundle, "fp32")
     engine.close()
     engine.close()
     for use in (engine.describe, lambda: engine.run(bundle.golden().frames[:1])):
@@ -61,7 +83,7 @@ def test_a_closed_engine_says_so(family: str, bundle: Bundle) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_wrong_batch_is_refused(family: str, bundle: Bundle) -> None:
     match = r"batch is \(1, 1, 32, 32\), wanted \(N, 1, 64, 64\)"
-    with engine_class(family).open(bundle, "fp32") as engine, pytest.raises(EngineError, match=match):
+    with found(family).open(bundle, "fp32") as engine, pytest.raises(EngineError, match=match):
         engine.infer(np.zeros((1, 1, 32, 32), np.float32))
 
 
@@ -84,7 +106,7 @@ def test_a_film_without_contrast_is_refused_not_scored(bundle: Bundle) -> None:
 
 def opened(build: Any, folder: Path, family: str, **changes: Any) -> Engine:
     bundle = Bundle.open(build.write(folder / "changed.cxr", **changes))
-    return engine_class(family).open(bundle, "fp32")
+    return found(family).open(bundle, "fp32")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -134,7 +156,7 @@ def test_without_the_golden_test_a_wrong_model_opens_for_measuring(
 def test_threads_that_share_an_engine_get_their_own_film(family: str, bundle: Bundle) -> None:
     frames = bundle.golden().frames[:4]
     got: dict[int, Any] = {}
-    with engine_class(family).open(bundle, "int8", threads=1) as engine:
+    with found(family).open(bundle, "int8", threads=1) as engine:
         alone = [output.logits for output in engine.run(frames)]
 
         def work(index: int) -> None:

@@ -22,7 +22,7 @@ def test_a_graph_of_staging_memory_that_was_replaced_is_another_one_at_the_same_
         "repeated": True,
         "same": True,  # the address has come back: the generation alone tells them apart
         "keys_differ": True,
-        "generations": [1, 2],
+        "generations": [2, 3],  # of films and tables, then of films alone
         "held": [["batch", "film"], ["batch"]],
         "closed": ["film"],
     }

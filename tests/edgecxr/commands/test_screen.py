@@ -1,5 +1,8 @@
 """`edgecxr screen` where another engine is being compiled: it is told of, and never waited for."""
 
+import json
+import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -83,6 +86,25 @@ def test_no_film_is_written_over(
     assert sentence in " ".join(done.stderr.split())
     assert done.stdout == ""
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="its file names are bytes")
+def test_a_name_that_is_no_text_stops_nothing(run: Run, tiny_bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "films"
+    folder.mkdir()
+    names = [b"R\xf6ntgen.dcm", b"two\nlines.dcm", b"z.dcm"]
+    for name in names:
+        write_dicom(chest(1, size=128), tmp_path / "one.dcm")
+        os.replace(tmp_path / "one.dcm", os.fsencode(folder) + b"/" + name)
+    targets = ("--jsonl", "a.jsonl", "--html", "a.html", "--heatmaps", "maps")
+    done = run("screen", "films", "--bundle", tiny_bundle, *targets)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0].startswith(r"films/R\udcf6ntgen.dcm  ")
+    assert done.stdout.splitlines()[2].startswith("films/z.dcm  ")
+    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text("utf-8").splitlines()]
+    assert sorted(os.fsencode(Path(row["file"]).name) for row in rows) == sorted(names)  # the very files
+    assert r"R\udcf6ntgen.dcm" in (tmp_path / "a.html").read_text("utf-8")
+    assert len(list((tmp_path / "maps").iterdir())) >= 3
 
 
 def test_earlier_results_are_written_over(run: Run, tiny_bundle: Path, tmp_path: Path) -> None:

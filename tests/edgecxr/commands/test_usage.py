@@ -62,6 +62,16 @@ def test_misuse_is_a_sentence_and_a_code(
     assert "a.dcm  " not in done.stdout  # nothing was screened
 
 
+def test_verify_wants_every_packed_precision(run: Run, tiny_build: Any, tmp_path: Path) -> None:
+    tiny_build.write(tmp_path / "broken.cxr", models={**tiny_build.models, "int8": b"garbage"})
+    done = run("verify", "broken.cxr")
+    assert done.returncode == 3
+    assert "openvino fp16: reproduces the golden set" in done.stdout
+    assert "openvino int8: no engine can run this bundle here" in done.stdout
+    screened = run("screen", tmp_path, "--bundle", "broken.cxr")
+    assert "openvino int8 is passed over: " in screened.stderr
+
+
 def test_inspect_and_verify(run: Run, tiny_bundle: Path) -> None:
     told = json.loads(run("inspect", tiny_bundle, "--json").stdout)
     assert set(told) == {"digest", "keys", "manifest", "evaluation"}
