@@ -39,7 +39,7 @@ def main() -> None:
     with open_engine(bundle, arguments.engine, arguments.precision, point=None) as engine:
         told = engine.describe()
         measured = measure(bundle, engine, film, arguments.rounds)
-    path = harness.write_result("cuda_frame", {**vars(arguments), "engine": told}, measured)
+    path = harness.write_result("cuda_frame", {**vars(arguments), "engine": told}, measured, bundle=arguments.bundle)
     print(path.read_text())
 
 

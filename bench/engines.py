@@ -45,7 +45,7 @@ def main() -> None:
     if arguments.bundle:
         packed = [name for name in models if name in PRECISIONS]  # a loose model has a name of its own
         measured["cold_start"] = fresh(Path(arguments.bundle), packed, arguments.starts)
-    path = harness.write_result("engines", vars(arguments), measured)
+    path = harness.write_result("engines", vars(arguments), measured, bundle=arguments.bundle)
     if arguments.json:
         print(path.read_text())
     else:

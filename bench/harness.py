@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from edgecxr.bundle import Bundle
 from edgecxr.machine import machine as described
 from edgecxr.statistics.times import summary
 
@@ -99,10 +100,17 @@ def _version(name: str) -> str | None:
         return None
 
 
-def write_result(name: str, asked: Mapping[str, Any], measured: Mapping[str, Any]) -> Path:
-    """Store what was asked, what was measured and on which machine as bench/results/NAME.json."""
+def write_result(
+    name: str, asked: Mapping[str, Any], measured: Mapping[str, Any], *, bundle: str | Path | None = None
+) -> Path:
+    """Store what was asked, what was measured and on which machine as bench/results/NAME.json.
+
+    With the digest of the `bundle` that was measured, so that figures of an older one are known by it.
+    """
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     content = {"benchmark": name, "asked": dict(asked), "measured": dict(measured), "machine": machine()}
+    if bundle is not None:
+        content["bundle"] = Bundle.open(bundle).digest
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
     return path

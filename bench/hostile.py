@@ -32,6 +32,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "runtimes" / "node"
 import test_hostile_films as hostile
 from conftest import RawPeer
 
+from edgecxr.bundle import default_bundle_path
+
 WANTED_MS = 1000
 VERIFICATION = "1.2.840.10008.1.1"
 HARM, GOOD = "127.0.0.1", "127.0.0.2"
@@ -57,7 +59,8 @@ def main() -> None:
                 whole_node.wait_until(lambda: not waiting(index), server)
 
             times = measured(port, film, arguments.rounds, settle)
-    path = harness.write_result("hostile", vars(arguments) | {"wanted_ms": WANTED_MS}, summaries(times))
+    asked, bundle = vars(arguments) | {"wanted_ms": WANTED_MS}, arguments.bundle or default_bundle_path()
+    path = harness.write_result("hostile", asked, summaries(times), bundle=bundle)
     if arguments.json:
         print(path.read_text())
     else:

@@ -12,6 +12,7 @@ import harness
 from rich.console import Console
 from rich.table import Table
 
+from edgecxr.bundle import default_bundle_path
 from edgecxr.phantom import OTHER_KINDS, other
 from edgecxr.runtimes.screener import Screener
 
@@ -26,7 +27,12 @@ def main() -> None:
         drawn = {kind: sum(refused(screener, kind, seed) for seed in range(arguments.seeds)) for kind in OTHER_KINDS}
         given = {path.name: screener.screen(path) for path in arguments.pictures}
     pictures = {name: None if result.reason is None else result.reason.value for name, result in given.items()}
-    path = harness.write_result("misfits", {"seeds": arguments.seeds}, {"drawn": drawn, "pictures": pictures})
+    path = harness.write_result(
+        "misfits",
+        {"seeds": arguments.seeds},
+        {"drawn": drawn, "pictures": pictures},
+        bundle=arguments.bundle or default_bundle_path(),
+    )
     show(drawn, pictures, arguments.seeds)
     Console().print(f"stored in {path}", style="dim")
 

@@ -43,6 +43,7 @@ from pydicom.uid import UID
 from rich.console import Console
 from rich.table import Table
 
+from edgecxr.bundle import default_bundle_path
 from edgecxr.phantom import chest, write_dicom
 
 LATENCY_MS = {"explicit": 50, "jpeg_lossless": 100}
@@ -76,7 +77,8 @@ def main() -> None:
         if arguments.soak:
             measured["soak"] = soak(Path(name), arguments)
     asked = {**vars(arguments), "peers": receivers.versions()}
-    path = harness.write_result("node_soak" if list(measured) == ["soak"] else "node", asked, measured)
+    bundle = arguments.bundle or default_bundle_path()
+    path = harness.write_result("node_soak" if list(measured) == ["soak"] else "node", asked, measured, bundle=bundle)
     if arguments.json:
         print(path.read_text())
     else:

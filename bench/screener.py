@@ -19,6 +19,7 @@ import harness
 from rich.console import Console
 from rich.table import Table
 
+from edgecxr.bundle import default_bundle_path
 from edgecxr.kernels import preprocess
 from edgecxr.phantom import chest, write_dicom
 from edgecxr.read import read_radiograph
@@ -45,7 +46,7 @@ def main() -> None:
             for syntax in arguments.syntax or SYNTAXES
         }
         asked = {**vars(arguments), "engine": screener.engine.describe()}
-    path = harness.write_result("screener", asked, measured)
+    path = harness.write_result("screener", asked, measured, bundle=arguments.bundle or default_bundle_path())
     if arguments.json:
         print(path.read_text())
     else:
