@@ -14,7 +14,7 @@ demo: $(VENV)/.demo
 	$(BIN)/edgecxr demo
 
 test: $(VENV)/.test
-	EDGECXR_TENSORRT_RTX_14=$(abspath $(VENV)/rtx-1.4/bin/python) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	EDGECXR_TENSORRT_RTX_14="$${EDGECXR_TENSORRT_RTX_14:-$(VENV)/rtx-1.4/bin/python}" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

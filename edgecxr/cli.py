@@ -75,7 +75,7 @@ class _Fault:
 
 def main() -> None:
     """Entry point of the `edgecxr` command."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text of any encoding
+    if isinstance(sys.stdout, io.TextIOWrapper):  # JSON is UTF-8, and names of files need not be text at all
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     with _Fault():
         app()

@@ -4,6 +4,7 @@ A member's map (`export.class_maps`) has its logit as its mean, so the weights t
 Members without maps have no part in them, and films are looked at as they are, without the members' `zooms`.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,12 +15,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from edgecxr.errors import StageError
+from edgecxr.export import class_maps as class_maps_module
 from edgecxr.export.bench import Bench
 from edgecxr.export.class_maps import ClassMaps, class_maps
 from edgecxr.export.fusion import STAGE as FUSE
 from edgecxr.export.fusion import read_fusion
 from edgecxr.export.schooling import stage_of
-from edgecxr.export.stages import Stage
+from edgecxr.export.stages import Stage, code_of
 from edgecxr.scores import columns
 from edgecxr.spec import PreprocessSpec
 from edgecxr.teachers.compute import autocast
@@ -40,12 +42,17 @@ Images = Callable[[PreprocessSpec], NDArray[np.floating]]  # as of `Ensemble.log
 class EnsembleMaps:
     """Calling it gives (N, C, h, w) maps of films, h and w being the largest of any member.
 
-    Those of a softmax head are centred over its classes, cell by cell, as its logits are when they are fused. Those of
-    a head in which members without maps have the most weight are 0: the others' say too little of it.
+    Those of a softmax head are centred over its classes, cell by cell, as its logits are when they are fused.
     """
 
     def __init__(self, ensemble: Ensemble, maps: Sequence[ClassMaps | None]) -> None:
         self.ensemble, self.maps = ensemble, tuple(maps)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """By head, the weight of the members that have maps, of 1."""
+        weights = [part.weights for part in self.ensemble.fusion.heads]
+        return tuple(sum(one for one, maps in zip(own, self.maps, strict=True) if maps) for own in weights)
 
     def __call__(self, images: Images) -> Tensor:
         pairs = list(zip(self.ensemble.members, self.maps, strict=True))
@@ -54,9 +61,6 @@ class EnsembleMaps:
         side, films = max(item.shape[-1] for item in present), len(present[0])
         votes = [_cells(item, side, films, member) for item, (member, _) in zip(found, pairs, strict=True)]
         fused = self.ensemble.fusion.logits(votes, [member.heads for member, _ in pairs])
-        for part, columns_of in zip(self.ensemble.fusion.heads, columns(self.ensemble.heads), strict=True):
-            if sum(weight for weight, maps in zip(part.weights, self.maps, strict=True) if maps) < MOST:
-                fused[:, columns_of] = 0
         cells = torch.from_numpy(fused.astype(np.float32)).view(films, side, side, -1)
         return cells.permute(0, 3, 1, 2).contiguous()
 
@@ -78,9 +82,13 @@ def open_ensemble_of(bench: Bench) -> Ensemble:
 
 
 def maps_of_test_films(bench: Bench, cells: tuple[int, int]) -> NDArray[np.float32] | None:
-    """Stage `maps`: (N, C, h, w) of the labelled test films, resized to (h, w) = `cells`; None where there are none."""
+    """Stage `maps`: (N, C, h, w) of the labelled test films, resized to (h, w) = `cells`; None where there are none.
+
+    Those of a head in which members without maps have the most weight are 0: the others' say too little of it.
+    """
     settings = bench.recipe.student.distillation
     inputs = {"aspect": bench.recipe.preprocess.aspect, "autocast": settings.autocast, **bench.labels}
+    inputs["code"] = code_of(class_maps_module, sys.modules[__name__])
     stage = Stage("maps", lambda place: _write(bench, place / MAPS), inputs, ("data", FUSE))
     path = bench.workshop.run(stage) / MAPS
     if not path.is_file():
@@ -96,7 +104,11 @@ def _write(bench: Bench, path: Path) -> None:
         return
     rows = bench.labelled("test")
     batches = np.split(rows, range(BATCH, len(rows), BATCH))
-    np.save(path, np.concatenate([_of_rows(bench, maps, batch) for batch in batches]))
+    found = np.concatenate([_of_rows(bench, maps, batch) for batch in batches])
+    for share, place in zip(maps.shares, columns(maps.ensemble.heads), strict=True):
+        if share < MOST:
+            found[:, place] = 0
+    np.save(path, found)
 
 
 def _of_rows(bench: Bench, maps: EnsembleMaps, rows: NDArray[np.intp]) -> NDArray[np.float32]:

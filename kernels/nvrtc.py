@@ -129,8 +129,11 @@ class Nvrtc:
         return buffer.value.decode(errors="replace")
 
     def _call(self, name: str, *arguments: object) -> None:
-        code = getattr(self._library, f"nvrtc{name}")(*arguments)
-        if code:
+        try:
+            call = getattr(self._library, f"nvrtc{name}")
+        except AttributeError as error:  # machine code: from CUDA 11.1 on
+            raise KernelError(f"{self._path} is too old: {error}") from error
+        if code := call(*arguments):
             raise KernelError(f"{self._path}: nvrtc{name}: {self._words(code)}")
 
     def _words(self, code: int) -> str:

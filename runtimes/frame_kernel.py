@@ -3,15 +3,16 @@
 Beside them goes what describes them: a struct a film, and its lookup table, of which many pixels read one entry.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from edgecxr.errors import EngineError, KernelError
 from edgecxr.kernels.device import ENTRIES, DevicePlan, fatbin
-from edgecxr.kernels.nvrtc import compile_cubin, compile_ptx
+from edgecxr.kernels.nvrtc import compile_cubin, compile_ptx, find_libraries
 from edgecxr.radiograph import Radiograph
 from edgecxr.runtimes.cuda import Buffer, Device
 from edgecxr.spec import PreprocessSpec
@@ -115,14 +116,21 @@ def _load(device: Device) -> tuple[Any, str]:
     version (CUDA C++ Best Practices Guide, "Dynamic Code Generation").
     """
     reasons = []
-    forms: tuple[tuple[str, Callable[[], bytes]], ...] = (
-        ("fatbin", fatbin),
-        ("nvrtc", partial(compile_cubin, device.gpu.architecture)),
-        ("nvrtc, PTX", partial(compile_ptx, device.gpu.architecture)),
-    )
-    for name, image in forms:
+    for name, image in _forms(device.gpu.architecture):
         try:
             return device.module(image()), name
         except (KernelError, EngineError) as error:
             reasons.append(f"{name}: {error}")
     raise EngineError(f"no preprocessing kernel for {device.gpu.name}: {'; '.join(reasons)}")
+
+
+def _forms(architecture: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """What may load, the best first: each NVRTC that is here, for a driver takes no code of a later major version."""
+    yield "fatbin", fatbin
+    try:
+        libraries: list[Path | None] = [*find_libraries()]
+    except KernelError:
+        libraries = [None]  # which says what to install
+    for library in libraries:
+        yield "nvrtc", partial(compile_cubin, architecture, library)
+        yield "nvrtc, PTX", partial(compile_ptx, architecture, library)

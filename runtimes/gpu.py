@@ -200,7 +200,7 @@ class GpuGraph(Graph):
             "library": self.library,
             "device": f"{gpu.name}, compute capability {gpu.capability}",
             "zero_copy": self.device.zero_copy,
-            "cuda_graph": self.plain or "captured",
+            "cuda_graph": self.plain or ("captured" if self._graphs else "none yet: a size of film came once"),
         }
 
     def close(self) -> None:

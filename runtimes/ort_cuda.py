@@ -42,15 +42,13 @@ class OrtCudaGraph(GpuGraph):
         with self.device.use():
             try:
                 self._session = onnxruntime.InferenceSession(
-                    model, self._options(onnxruntime), providers=[self._provider()]
+                    model, self._options(onnxruntime), providers=[self._provider()], enable_fallback=0
                 )
             except self._faults as error:
-                raise EngineError(f"ONNX Runtime cannot load the model on the GPU: {error}") from error
-        if self._session.get_providers()[0] != self.provider:  # it goes on with the CPU's where CUDA does not load
-            raise EngineError(
-                f"ONNX Runtime {self._version} does not load {self.provider}: CUDA or cuDNN of the version that it was "
-                "built for is missing (onnxruntime.ai, CUDA Execution Provider, Requirements)"
-            )
+                raise EngineError(
+                    f"ONNX Runtime {self._version} does not run the model on the GPU: {error}; it wants CUDA and cuDNN "
+                    "of the versions that it was built for (onnxruntime.ai, CUDA Execution Provider, Requirements)"
+                ) from error
         self._run_options = onnxruntime.RunOptions()
         self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         ports = {item.name: self._port(item) for item in (*self._session.get_inputs(), *self._session.get_outputs())}
@@ -58,7 +56,7 @@ class OrtCudaGraph(GpuGraph):
 
     def _options(self, onnxruntime: Any) -> Any:
         options = quiet_options(onnxruntime)
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")  # a node there would not be captured
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")  # no node, nor all of them, there
         return options
 
     def _provider(self) -> tuple[str, dict[str, str]]:
@@ -76,7 +74,10 @@ class OrtCudaGraph(GpuGraph):
         for port in self._ports:
             bind = self._binding.bind_input if port.name == "image" else self._binding.bind_output
             place = (self.memory, self.device.gpu.index, port.dtype.type)
-            bind(port.name, *place, list(port.shape), buffers[port.name].address)
+            try:
+                bind(port.name, *place, list(port.shape), buffers[port.name].address)
+            except self._faults as error:
+                raise EngineError(f"ONNX Runtime does not take the buffer of {port.name!r}: {error}") from error
 
     def _enqueue(self) -> None:
         try:

@@ -54,10 +54,18 @@ def unpack(data: bytes, source: str) -> dict[str, bytes]:
 
 
 def loose_member(data: bytes, name: str) -> bytes | None:
-    """A member of any zip, whatever else is in it; None where it cannot be read. Nothing of it is to be trusted."""
+    """A member of any zip, whatever else is in it; None where it cannot be read. Nothing of it is to be trusted.
+
+    Of packed ones only deflate is read, which unpacks as far as it is asked to.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            return archive.read(name) if archive.getinfo(name).file_size <= LOOSE else None
+            info = archive.getinfo(name)
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                return None
+            with archive.open(info) as stream:
+                content = stream.read(LOOSE + 1)
+            return content if len(content) <= LOOSE else None
     except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, ValueError, OSError, RuntimeError):
         return None
 

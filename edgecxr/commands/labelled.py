@@ -1,5 +1,6 @@
 """Labelled films for `edgecxr evaluate` and `calibrate`: which folds, what the model has seen of them, its answers."""
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,7 +29,7 @@ def fold_numbers(folds: str) -> list[int]:
     if not folds:
         return []
     parts = folds.split(",")
-    if not all(part.strip().isdigit() for part in parts):
+    if not all(re.fullmatch(r"\s*[0-9]{1,9}\s*", part) for part in parts):
         raise typer.BadParameter(f"{folds!r} is not a list of folds such as 4 or 3,4", param_hint="--folds")
     return [int(part) for part in parts]
 

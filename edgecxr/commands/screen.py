@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["counts", "ending", "screen"]
 
+LONGEST_STEM = 160  # bytes of a film's name in that of its picture; a file system takes 255 in all
 EVERY_S = 5.0  # between two lines on an engine that is being compiled
 
 
@@ -215,4 +217,5 @@ def _write_pictures(screener: "Screener", results: Sequence["Screening"], folder
         shown = picture(result, screener.bundle.spec) if result.status == "ok" else None
         for overlay in shown.overlays if shown else ():
             data = base64.b64decode(overlay.uri.partition(",")[2])
-            (folder / f"{number:05d}-{Path(result.file).stem}.{overlay.finding}.jpg").write_bytes(data)
+            stem = os.fsdecode(os.fsencode(Path(result.file).stem)[:LONGEST_STEM])
+            (folder / f"{number:05d}-{stem}.{overlay.finding}.jpg").write_bytes(data)

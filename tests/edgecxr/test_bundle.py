@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import pickle
+import tracemalloc
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -152,6 +153,18 @@ def test_a_newer_schema_is_refused_with_a_sentence(members: dict[str, bytes], tm
     (tmp_path / "other.cxr").write_bytes(other.getvalue())
     with pytest.raises(BundleError, match="written in schema 3, this EdgeCXR reads up to 2"):
         Bundle.open(tmp_path / "other.cxr")
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_DEFLATED])
+def test_a_manifest_that_unpacks_to_too_much_is_not_unpacked(packing: int, tmp_path: Path) -> None:
+    path = tmp_path / "bomb.cxr"
+    with zipfile.ZipFile(path, "w", packing) as container:
+        container.writestr("manifest.json", b" " * 150_000_000)
+    tracemalloc.start()
+    with pytest.raises(BundleError, match="members of a bundle are stored"):
+        Bundle.open(path)
+    assert tracemalloc.get_traced_memory()[1] < 100_000_000  # the file itself is read into 64 MB
+    tracemalloc.stop()
 
 
 def test_only_a_model_that_declares_how_films_are_read_needs_schema_2(

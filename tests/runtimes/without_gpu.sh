@@ -24,21 +24,27 @@ CUDA_ENABLE_CURAND = False
 LDFLAGS = ["-Wl,--no-as-needed"]
 PYTHON
     cc -shared -fPIC -Wl,-soname,libcuda.so.1 -o "$home/libcuda.so" "$here/stub_device.c" &&
-        XDG_CONFIG_HOME=${XDG_CONFIG_HOME:-$HOME/.config} XDG_CACHE_HOME=${XDG_CACHE_HOME:-$HOME/.cache} HOME=$home \
-            "$venv/bin/python" -m pip install --quiet pycuda > "$home/log" 2>&1 ||
-        { tail -3 "$home/log" && echo "pycuda was not built: tests over a stub of the driver are skipped"; }
+        XDG_CONFIG_HOME=${XDG_CONFIG_HOME:-$HOME/.config} HOME=$home \
+            "$venv/bin/python" -m pip install --quiet --no-cache-dir pycuda > "$home/log" 2>&1 || {
+        [ -e "$home/log" ] && tail -3 "$home/log"
+        echo "pycuda was not built: tests over a stub of the driver are skipped"
+    }
     rm -rf "$home"
 }
 
 older_tensorrt() {
-    [ -x "$venv/rtx-1.4/bin/python" ] && return 0
+    own=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    [ -e "$venv/rtx-1.4/complete" ] && return 0
     log=$(mktemp)
-    "$venv/bin/python" -m venv "$venv/rtx-1.4" &&
+    "$venv/bin/python" -m venv --clear "$venv/rtx-1.4" &&
         "$venv/rtx-1.4/bin/python" -m pip install --quiet tensorrt_rtx==1.4.0.76 > "$log" 2>&1 &&
-        own=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))') &&
         echo "import site; site.addsitedir('$own')" > \
-            "$("$venv/rtx-1.4/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz-edgecxr.pth" ||
-        { tail -3 "$log" && rm -rf "$venv/rtx-1.4" && echo "no TensorRT-RTX 1.4: its test is skipped"; }
+            "$("$venv/rtx-1.4/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz-edgecxr.pth" &&
+        touch "$venv/rtx-1.4/complete" || {
+        tail -3 "$log"
+        rm -rf "$venv/rtx-1.4"
+        echo "no TensorRT-RTX 1.4: its test is skipped"
+    }
     rm -f "$log"
 }
 
