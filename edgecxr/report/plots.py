@@ -137,16 +137,16 @@ def forest(interval: Json, margin: float | None, worse: int) -> Markup:
     def at(value: float) -> str:
         return length(width / 2 * (1 + value / reach))
 
-    middle, parts, accepted = height / 2, [], ""
+    middle, accepted = height / 2, "" if margin is None else f", accepted loss {margin:g}"
+    parts = [Markup('<line class="zero" x1="{0}" x2="{0}" y1="1" y2="{1}"/>').format(at(0), height - 1)]
     if margin is not None:
-        edge, accepted = at(worse * margin), f", accepted loss {margin:g}"
+        edge = at(worse * margin)
         spoiled = (edge, width - float(edge)) if worse > 0 else ("0", edge)
-        parts = [
-            Markup('<rect class="beyond" x="{}" y="1" width="{}" height="{}"/>').format(*spoiled, height - 2),
-            Markup('<line class="margin" x1="{0}" x2="{0}" y1="1" y2="{1}"/>').format(edge, height - 1),
-        ]
+        parts.insert(
+            0, Markup('<rect class="beyond" x="{}" y="1" width="{}" height="{}"/>').format(*spoiled, height - 2)
+        )
+        parts.append(Markup('<line class="margin" x1="{0}" x2="{0}" y1="1" y2="{1}"/>').format(edge, height - 1))
     parts += [
-        Markup('<line class="zero" x1="{0}" x2="{0}" y1="1" y2="{1}"/>').format(at(0), height - 1),
         Markup('<line class="range" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
             at(interval["low"]), at(interval["high"]), middle, middle
         ),

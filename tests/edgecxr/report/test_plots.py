@@ -64,6 +64,12 @@ def test_the_accepted_loss_lies_on_the_side_that_is_worse(worse, side):
     assert (margin < zero) == (side == "left")
 
 
+def test_what_is_told_and_not_judged_has_no_accepted_loss():
+    told = plots.forest({"value": -0.5, "low": -0.6, "high": -0.4}, None, -1)
+    assert [item.attrib["class"] for item in parse(told).iter("line")] == ["zero", "range"]
+    assert "accepted" not in told
+
+
 def test_texts_are_escaped():
     assert "<b>" not in plots.confusion_matrix(["<b>", "n"], [[1, 0], [0, 1]])
     assert "&lt;b&gt;" in plots.confusion_matrix(["<b>", "n"], [[1, 0], [0, 1]])
