@@ -108,9 +108,10 @@ def test_the_gate_holds_the_maps_of_the_student_against_those_of_the_ensemble(bu
         ours = stored["cam"] - stored["cam"].mean(axis=1, keepdims=True)
     for column, finding in enumerate(HEAD.classes[1:], start=1):
         pairs = zip(theirs[:, column], ours[:, column], strict=True)
-        expected = np.median([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in pairs])
+        expected = sorted(np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in pairs)
         row = rows["cam_correlation", finding]
-        assert row["candidate"] == pytest.approx(expected, abs=1e-5)
+        middle = len(expected) // 2  # of an even number the gate takes the lower one
+        assert row["candidate"] == pytest.approx(expected[middle - (len(expected) % 2 == 0)], abs=1e-5)
         assert (row["films"], row["verdict"], row["margin"]) == (len(ours), "told", None)
         assert (rows["cam_pointing", finding]["films"], rows["cam_pointing", finding]["verdict"]) == (len(ours), "told")
     json.dumps(report, allow_nan=False)

@@ -127,7 +127,7 @@ def test_a_capability_that_is_not_listed_is_refused(tiny_bundle: Path) -> None:
 
 OLD = """
 import sys
-sys.path[:0] = sys.argv[1:2]
+sys.path += sys.argv[1:2]  # behind its own TensorRT
 from pathlib import Path
 from edgecxr.runtimes.tensorrt_api import load
 tensorrt = load()
