@@ -52,6 +52,7 @@ class Following:
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
         self._attempts: dict[str, Attempt] = {}
+        self._untold: list[Attempt] = []  # heard, and not logged yet
         self._fallen = ""
 
     def hear(self) -> "list[Attempt]":
@@ -65,6 +66,7 @@ class Following:
             if attempt.state == "dropped" and before is not None and before.state == "serving":
                 self._fallen = str(attempt)
             self._attempts[attempt.name] = attempt
+        self._untold += heard
         return heard
 
     def fallen(self) -> str:
@@ -77,12 +79,13 @@ class Following:
         return fallen
 
     def tell(self, worker: str) -> bool:
-        """Log what has come since; whether anything has."""
-        heard = self.hear()
-        for attempt in heard:
+        """Log what has come since this was last asked, whoever has heard it; whether anything has."""
+        self.hear()
+        untold, self._untold = self._untold, []
+        for attempt in untold:
             level = logging.WARNING if attempt.state == "dropped" else logging.INFO
             logger.log(level, "an engine that is to take over", extra={"worker": worker, "told": str(attempt)})
-        return bool(heard)
+        return bool(untold)
 
     def origin(self, first: "Origin") -> "Origin":
         """What serves now, where `first` served at first."""

@@ -148,6 +148,20 @@ def test_so_is_one_that_ends_or_stalls_it_while_a_film_is_in_hand(
     assert "onnxruntime fp16 was open in it" in worker._shared.switched_off
 
 
+def test_what_is_heard_by_who_asks_for_something_else_is_told_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="edgecxr")
+    near, far = multiprocessing.Pipe(duplex=False)
+    following, tell = Following(near), Teller(far)
+    tell(Attempt("onnxruntime fp16", "serving"))
+    assert following.fallen() == ""
+    assert following.at_work() == "onnxruntime fp16"
+    assert following.tell("worker-1")
+    assert [record.told for record in caplog.records] == ["onnxruntime fp16: serving"]  # type: ignore[attr-defined]
+    assert not following.tell("worker-1")
+    following.close()
+    far.close()
+
+
 def test_what_several_threads_tell_at_once_arrives_whole() -> None:
     """Each is too long for one write to a pipe."""
     near, far = multiprocessing.Pipe(duplex=False)
