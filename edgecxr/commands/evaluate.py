@@ -12,7 +12,7 @@ from edgecxr.commands.labelled import Asked, ask_films, fold_numbers, labelled, 
 from edgecxr.commands.terminal import ExitCode, counted, note, print_json
 
 if TYPE_CHECKING:
-    from edgecxr.dataset import HeadColumns
+    from edgecxr.dataset import Dataset, HeadColumns
 
 __all__ = ["evaluate"]
 
@@ -59,10 +59,7 @@ def evaluate(
     dataset = load_dataset(data, labels=labels, heads=opened.heads)
     wanted = wanted or test_folds(opened, dataset)
     chosen = dataset.select(wanted) if wanted else dataset
-    if chosen.digest in opened.site_digests:
-        warnings = ["a site set the thresholds of the bundle on exactly these films; what they reach here is too good"]
-    else:
-        warnings = warnings_of_seen(opened, dataset, wanted, "figures are too good")
+    warnings = _warnings(opened, dataset, chosen, wanted)
     for warning in warnings:
         note(f"warning: {warning}")
     dataset = chosen
@@ -79,6 +76,13 @@ def evaluate(
         _print(figures, refused)
     if refused:
         raise typer.Exit(ExitCode.SOME_REFUSED)
+
+
+def _warnings(model: Evaluated, dataset: "Dataset", chosen: "Dataset", wanted: list[int]) -> list[str]:
+    """Why figures on the `chosen` films of `dataset`, those of the folds `wanted`, may be too good."""
+    if chosen.digest in model.site_digests:
+        return ["a site set the thresholds of the bundle on exactly these films; what they reach here is too good"]
+    return warnings_of_seen(model, dataset, wanted, "figures are too good")
 
 
 def _figures(
