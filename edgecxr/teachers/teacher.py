@@ -96,7 +96,8 @@ class MemberTeacher(Teacher):
     ) -> None:
         super().__init__(member.name, member.heads, member.preprocess)
         self.member, self.autocast = member, autocast
-        self.module = module.to(pick_device(device)).eval()
+        # channels last: the convolutions of a CPU and of tensor cores take half the time
+        self.module = module.to(pick_device(device), memory_format=torch.channels_last).eval()
 
     def _infer(self, images: NDArray[np.float32]) -> NDArray[np.floating]:
         views = [forward(self.module, _zoomed(images, zoom), len(images), self.autocast) for zoom in self.member.zooms]
