@@ -97,7 +97,7 @@ class MemberTeacher(Teacher):
         super().__init__(member.name, member.heads, member.preprocess)
         self.member, self.autocast = member, autocast
         # channels last: the convolutions of a CPU and of tensor cores take half the time
-        self.module = module.to(pick_device(device), memory_format=torch.channels_last).eval()
+        self.module = module.to(pick_device(device)).to(memory_format=torch.channels_last).eval()
 
     def _infer(self, images: NDArray[np.float32]) -> NDArray[np.floating]:
         views = [forward(self.module, _zoomed(images, zoom), len(images), self.autocast) for zoom in self.member.zooms]
