@@ -102,40 +102,30 @@ def colour_map(name: str = "inferno") -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How alike two sets of maps are, per film and class; NaN where a map is flat."""
+    """How alike the maps of a candidate are to those of a reference, per film and class.
 
-    correlation: NDArray[np.float64]  # (N, C) Pearson
+    A candidate whose map went flat has lost it: correlation 0, another peak. A flat reference has nothing to keep.
+    """
+
+    correlation: NDArray[np.float64]  # (N, C) Pearson; NaN where the reference's map is flat
     pointing: NDArray[np.bool_]  # (N, C) highest cells at most `tolerance` cells apart, along rows and along columns
 
     @property
     def judged(self) -> NDArray[np.bool_]:
-        """(N, C) both maps have a shape to compare."""
+        """(N, C) the reference's map has a shape to keep."""
         return ~np.isnan(self.correlation)
 
-    def summary(self, column: int) -> dict[str, float]:
-        """Of one class: films, median and 5th percentile of the correlation, share of pointing agreements."""
-        use = self.judged[:, column]
-        if not use.any():
-            return {"films": 0}
-        values = self.correlation[use, column]
-        return {
-            "films": int(use.sum()),
-            "median_correlation": float(np.median(values)),
-            "p05_correlation": float(np.quantile(values, 0.05)),
-            "pointing_agreement": float(self.pointing[use, column].mean()),
-        }
 
-
-def fidelity(cam_a: ArrayLike, cam_b: ArrayLike, tolerance: int = 1) -> Fidelity:
-    """Compare maps (N, C, h, w) of the same films by two models."""
-    first, second = np.asarray(cam_a, np.float64), np.asarray(cam_b, np.float64)
+def fidelity(reference: ArrayLike, candidate: ArrayLike, tolerance: int = 1) -> Fidelity:
+    """Hold a candidate's maps (N, C, h, w) against a reference's of the same films."""
+    first, second = np.asarray(reference, np.float64), np.asarray(candidate, np.float64)
     if first.ndim != 4 or first.shape != second.shape:
         raise ValueError(f"maps of shape {first.shape} and {second.shape}: want the same (N, C, h, w)")
     width = first.shape[3]
     flat_a, flat_b = (maps.reshape(*maps.shape[:2], -1) for maps in (first, second))
     peak_a, peak_b = flat_a.argmax(axis=2), flat_b.argmax(axis=2)
     apart = np.maximum(abs(peak_a // width - peak_b // width), abs(peak_a % width - peak_b % width))
-    return Fidelity(_correlation(flat_a, flat_b), apart <= tolerance)
+    return Fidelity(_correlation(flat_a, flat_b), (apart <= tolerance) & _shaped(flat_b))
 
 
 def _against_others(maps: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -157,9 +147,14 @@ def _interpolation(out: int, start: float, extent: float, cells: int) -> NDArray
 
 
 def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N, C) Pearson correlations over the last axis; NaN where one side is flat."""
+    """(N, C) Pearson correlations over the last axis; NaN where `a` is flat, 0 where only `b` is."""
+    out = np.where(_shaped(a), 0.0, np.nan)
     a, b = (x - x.mean(axis=2, keepdims=True) for x in (a, b))
-    power_a, power_b = (a * a).sum(axis=2), (b * b).sum(axis=2)
-    shaped = np.minimum(power_a, power_b) > 1e-12  # below, what is left is rounding
-    spread = np.sqrt(power_a * power_b)
-    return np.asarray(np.divide((a * b).sum(axis=2), spread, out=np.full(spread.shape, np.nan), where=shaped))
+    spread = np.sqrt((a * a).sum(axis=2) * (b * b).sum(axis=2))
+    return np.asarray(np.divide((a * b).sum(axis=2), spread, out=out, where=_shaped(a) & _shaped(b)))
+
+
+def _shaped(maps: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(N, C) maps (N, C, cells) that are not flat."""
+    power = ((maps - maps.mean(axis=2, keepdims=True)) ** 2).sum(axis=2)
+    return np.asarray(power > 1e-12)  # below, what is left is rounding

@@ -12,7 +12,8 @@ computed; `problem` then says why, and is ``null`` otherwise):
       classes       names, in the order of the matrix
       films         labelled films of this head (softmax), or films with any known label (sigmoid)
       problem       why macro_auroc is null, or null
-      macro_auroc   interval: mean one-vs-rest AUROC over `macro_classes`; bootstrap, stratified by class (softmax)
+      macro_auroc   interval: mean one-vs-rest AUROC over `macro_classes`; bootstrap, stratified by class (softmax);
+                    where no pair is out of order, Wilson of the fewest films that a class or its complement has
       macro_classes classes that had both positive and negative films
       accuracy      interval (Wilson)                      softmax only, else null
       confusion     [[int]], rows truth, columns answer    softmax only, else null
@@ -24,7 +25,7 @@ computed; `problem` then says why, and is ``null`` otherwise):
       name, head, is_finding, films, positives, problem
       auroc               interval (DeLong, logit scale)
       average_precision   interval (stratified bootstrap); chance level is positives / films
-      ece, brier          interval (bootstrap)
+      ece, brier          interval (`statistics.calibration.ece_interval`; bootstrap)
       reliability         [bin]: {"count", "mean_probability", "observed": interval}
       roc                 {"false_positive_rate": [float], "sensitivity": [float]}, at most 200 points, or null
       precision_recall    {"recall": [float], "precision": [float]}, at most 200 points, or null
@@ -50,7 +51,7 @@ from edgecxr.scores import class_labels, columns, predicted
 from edgecxr.spec import Head, OperatingPoint
 from edgecxr.statistics.auroc import delong, weighted_auroc
 from edgecxr.statistics.bootstrap import paired_bootstrap, weighted_mean
-from edgecxr.statistics.calibration import weighted_ece
+from edgecxr.statistics.calibration import ece_interval
 from edgecxr.statistics.curves import confusion, precision_recall, reliability, roc, thin, weighted_average_precision
 from edgecxr.statistics.proportion import sensitivity, specificity, wilson
 
@@ -117,7 +118,7 @@ def _head(head: Head, scores: NDArray[np.floating], labels: NDArray[np.float32],
     macro["macro_classes"] = [head.classes[i] for i in both]
     if both:
         strata = labels.argmax(axis=1) if head.kind == "softmax" else None
-        macro |= _try("macro_auroc", lambda: draw(_macro_auroc, said[:, both], labels[:, both], strata=strata))
+        macro |= _try("macro_auroc", lambda: _macro(said[:, both], labels[:, both], strata, draw))
     else:
         macro["problem"] = f"no class has both positive and negative films among {int(use.sum())}"
     answer: Json = dict.fromkeys(("accuracy", "confusion", "ece", "brier", "reliability"))
@@ -133,8 +134,8 @@ def _answers(head: Head, scores: NDArray[np.float64], labels: NDArray[np.float32
     return {
         "accuracy": wilson(int(right.sum()), len(right), level=draw.level).to_json(),
         "confusion": confusion(truth, answer, len(head.classes)).tolist(),
-        "ece": _ece(confidence, right, truth, draw),
-        "brier": draw(weighted_mean, squares, strata=truth),
+        "ece": _ece(confidence, right, draw),
+        "brier": draw(weighted_mean, squares),
         "reliability": _bins(confidence, right),
     }
 
@@ -147,7 +148,7 @@ def _class(scored: Scored, column: int, labels: NDArray[np.float32], name: str, 
     out |= _try("auroc", lambda: delong(truth, scores, level=draw.level).to_json())
     if films == 0:
         return out | dict.fromkeys(("average_precision", "ece", "brier")) | {"reliability": [], "operating_points": []}
-    out |= {"ece": _ece(scores, truth, truth, draw), "brier": draw(weighted_mean, (scores - truth) ** 2, strata=truth)}
+    out |= {"ece": _ece(scores, truth, draw), "brier": draw(weighted_mean, (scores - truth) ** 2)}
     out |= {"reliability": _bins(scores, truth), "average_precision": None}
     out["operating_points"] = [
         _operating_point(point, truth, scores, draw.level) for point in scored.points if point.finding == name
@@ -173,6 +174,17 @@ def _operating_point(
     }
 
 
+def _macro(
+    said: NDArray[np.float64], labels: NDArray[np.float32], strata: NDArray[np.intp] | None, draw: Resampling
+) -> Json:
+    """Resamples of films that are separated without error all are: that says nothing about the next film."""
+    found = draw(_macro_auroc, said, labels, strata=strata)
+    if found["value"] != 1:
+        return found
+    few = int(min((labels == 0).sum(axis=0).min(), (labels == 1).sum(axis=0).min()))
+    return wilson(few, few, level=draw.level).to_json()
+
+
 def _macro_auroc(
     weights: NDArray[np.float64], scores: NDArray[np.float64], labels: NDArray[np.float32]
 ) -> NDArray[np.float64]:
@@ -180,10 +192,8 @@ def _macro_auroc(
     return np.asarray(np.mean(areas, axis=0))
 
 
-def _ece(scores: NDArray[np.float64], truth: NDArray[np.bool_], strata: NDArray[Any], draw: Resampling) -> Json:
-    """Resampling adds noise to every bin and so raises the error: the basic interval takes that back out."""
-    interval = draw(weighted_ece, scores, truth, strata=strata, kind="basic")
-    return interval | {"low": max(0.0, interval["low"]), "high": max(0.0, interval["high"])}
+def _ece(scores: NDArray[np.float64], truth: NDArray[np.bool_], draw: Resampling) -> Json:
+    return ece_interval(scores, truth, samples=draw.samples, seed=draw.seed, level=draw.level).to_json()
 
 
 def _bins(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> list[Json]:

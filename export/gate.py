@@ -3,7 +3,8 @@
 Every row is a paired comparison on the same held-out films, against a margin that the recipe states:
 
     auroc            DeLong's paired interval of the difference
-    ece              difference of calibration errors, paired stratified bootstrap
+    ece              difference of calibration errors, with the largest that the change of the probabilities allows
+                     (`statistics.calibration.ece_change`)
     sensitivity      Tango's paired score interval of the difference, each side at its own threshold
     specificity      the same. Not the bootstrap: where no film changes it gives [0, 0] however few the films are
     flip_rate        share of films decided differently, Wilson
@@ -35,7 +36,7 @@ from edgecxr.scores import class_labels
 from edgecxr.spec import Head, Strict, class_names
 from edgecxr.statistics.auroc import auroc, delong_difference
 from edgecxr.statistics.bootstrap import paired_bootstrap, weighted_median
-from edgecxr.statistics.calibration import ece, weighted_ece
+from edgecxr.statistics.calibration import ece, ece_change
 from edgecxr.statistics.interval import Interval
 from edgecxr.statistics.proportion import films_needed, paired_difference, wilson
 
@@ -228,12 +229,7 @@ class _Judge:
         margin, films = self.margins.ece, len(truth)
         if films < self.margins.minimum_films:
             return self._unjudged("ece", margin, f"{films} labelled films")
-
-        def gain(weights: NDArray[np.float64], *arrays: NDArray[Any]) -> NDArray[np.float64]:
-            labels, first, second = arrays
-            return weighted_ece(weights, second, labels) - weighted_ece(weights, first, labels)
-
-        found = paired_bootstrap(gain, truth, a, b, strata=truth, samples=self.samples, seed=self.seed)
+        found = ece_change(a, b, truth, samples=self.samples, seed=self.seed)
         verdict = _verdict(-found.value, -found.high, margin)
         errors = ece(a, truth), ece(b, truth)
         return GateRow("ece", self.finding, films, *errors, found, margin, verdict, f"on {films} films")

@@ -12,7 +12,7 @@ from scipy.special import expit, logit, ndtr
 from scipy.stats import rankdata
 
 from edgecxr.statistics.interval import Interval, normal_quantile
-from edgecxr.statistics.proportion import wilson
+from edgecxr.statistics.proportion import paired_difference, wilson
 from edgecxr.statistics.sample import binary_labels, finite_scores, need_both
 
 __all__ = ["Difference", "auroc", "delong", "delong_difference", "weighted_auroc"]
@@ -64,16 +64,20 @@ def delong_difference(
 ) -> Difference:
     """AUROC(b) - AUROC(a) on the same films: DeLong's paired variance, plain normal interval cut to [-1, 1].
 
-    Two models that rank every pair of films alike have difference 0, interval [0, 0] and p = 1.
-    Raises StatisticsError below two films of either class.
+    Two models that rank every pair of films alike have difference 0, interval [0, 0] and p = 1. Where both separate the
+    classes without error that says nothing about the next film: there the interval is what Tango's gives when none of
+    min(positives, negatives) films changes. Raises StatisticsError below two films of either class.
     """
     truth = binary_labels(labels)
-    need_both(truth, least=2)
+    counts = need_both(truth, least=2)
     up_a, down_a = _placements(truth, finite_scores(scores_a, len(truth)))
     up_b, down_b = _placements(truth, finite_scores(scores_b, len(truth)))
     value = float(up_b.mean() - up_a.mean())
     error = float(np.sqrt(_variance(up_b - up_a, down_b - down_a)))
     reach = normal_quantile(level) * error
+    if up_a.mean() == up_b.mean() and up_a.mean() in (0.0, 1.0):
+        nothing_lost = np.ones(min(counts), bool)
+        reach = paired_difference(nothing_lost, nothing_lost, level=level).high
     interval = Interval(value, max(-1.0, value - reach), min(1.0, value + reach), level)
     return Difference(interval, float(2 * ndtr(-abs(value) / error)) if error > 0 else float(value == 0))
 

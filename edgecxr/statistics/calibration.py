@@ -13,9 +13,20 @@ from scipy.special import log_softmax
 
 from edgecxr.errors import StatisticsError
 from edgecxr.spec import TEMPERATURES
+from edgecxr.statistics.bootstrap import paired_bootstrap
+from edgecxr.statistics.interval import Interval
 from edgecxr.statistics.sample import binary_labels, finite_scores
 
-__all__ = ["BINS", "brier", "ece", "equal_mass_bins", "fit_temperature", "weighted_ece"]
+__all__ = [
+    "BINS",
+    "brier",
+    "ece",
+    "ece_change",
+    "ece_interval",
+    "equal_mass_bins",
+    "fit_temperature",
+    "weighted_ece",
+]
 
 BINS = 15
 
@@ -68,6 +79,59 @@ def weighted_ece(
     order, starts = equal_mass_bins(probabilities, bins)
     gaps = weights[:, order] * (probabilities - targets)[order]
     return np.asarray(np.abs(np.add.reduceat(gaps, starts, axis=1)).sum(axis=1) / weights.sum(axis=1))
+
+
+def ece_interval(
+    probabilities: ArrayLike, targets: ArrayLike, *, samples: int = 2000, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """`ece` with an interval for the calibration error of the population.
+
+    An ECE is never below 0, so chance alone raises it, and resampling raises it once more. The basic bootstrap takes
+    that back out; its lower end is 0 where labels drawn from the probabilities themselves reach the value as well
+    (consistency resampling, Bröcker and Smith, Weather and Forecasting 22, 2007).
+    """
+    truth = binary_labels(targets)
+    values = finite_scores(probabilities, len(truth))
+    found = paired_bootstrap(weighted_ece, values, truth, samples=samples, seed=seed, level=level, kind="basic")
+    by_chance = np.quantile(_ece_when_calibrated(values, samples, seed), 0.5 + level / 2)
+    low = 0.0 if found.value <= by_chance else max(0.0, found.low)
+    return Interval(found.value, min(low, found.value), max(found.high, found.value), level)
+
+
+def ece_change(
+    reference: ArrayLike,
+    candidate: ArrayLike,
+    targets: ArrayLike,
+    *,
+    samples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """ECE of the candidate minus that of the reference, (N,) probabilities of the same films.
+
+    The interval is the change that the probabilities allow: within bins of equal films a calibration error moves by at
+    most the mean probability's own move, whatever the labels are. Labels cannot narrow it on few films: the errors of
+    both are raised by chance, the smaller one more, so that a real loss looks smaller than it is.
+    """
+    truth = binary_labels(targets)
+    first, second = (finite_scores(side, len(truth)) for side in (reference, candidate))
+
+    def move(weights: NDArray[np.float64], a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+        order, starts = equal_mass_bins(a)
+        moves = np.add.reduceat(weights[:, order] * (b - a)[order], starts, axis=1)
+        return np.asarray(np.abs(moves).sum(axis=1) / weights.sum(axis=1))
+
+    allowed = paired_bootstrap(move, first, second, samples=samples, seed=seed, level=level).high
+    value = ece(second, truth) - ece(first, truth)  # each in bins of its own, so that it can be beyond `allowed`
+    return Interval(value, min(value, -allowed), max(value, allowed), level)
+
+
+def _ece_when_calibrated(probabilities: NDArray[np.float64], samples: int, seed: int) -> NDArray[np.float64]:
+    """(samples,) calibration errors of labels that are drawn from the probabilities themselves."""
+    generator = np.random.default_rng(seed)
+    one = np.ones((1, len(probabilities)))
+    drawn = (generator.random(len(probabilities)) < probabilities for _ in range(samples))
+    return np.concatenate([weighted_ece(one, probabilities, labels) for labels in drawn])
 
 
 def brier(probabilities: ArrayLike, targets: ArrayLike) -> float:

@@ -13,7 +13,7 @@ from edgecxr.export.scored import Scored
 from edgecxr.refusal import EmbeddingGate
 from edgecxr.scores import probabilities
 from edgecxr.spec import Head
-from edgecxr.statistics import average_precision, brier, delong, ece, sensitivity, specificity
+from edgecxr.statistics import average_precision, brier, delong, ece, sensitivity, specificity, wilson
 
 CHEST = Head(name="chest", kind="softmax", classes=("normal", "covid", "pneumonia"), reference="normal")
 SIGNS = Head(name="signs", kind="sigmoid", classes=("effusion", "mass"))
@@ -71,6 +71,14 @@ def test_the_figures_of_a_softmax_head() -> None:
     squares = ((SCORES[known, :3] - np.eye(3)[TRUTH[known]]) ** 2).sum(axis=1)
     assert head["brier"]["value"] == pytest.approx(squares.mean())
     assert sum(bin["count"] for bin in head["reliability"]) == FILMS - 20
+
+
+def test_films_that_are_separated_without_an_error_leave_the_next_one_open() -> None:
+    truth = np.repeat([0, 1, 2], 8)
+    perfect = Scored("perfect", np.zeros((24, 3)), 0.9 * np.eye(3)[truth] + 0.05)
+    found = evaluate(perfect, {HEADS[0].name: truth}, HEADS[:1], samples=50)["heads"][0]["macro_auroc"]
+    assert (found["value"], found["high"]) == (1, 1)
+    assert found["low"] == wilson(8, 8).low
 
 
 def test_the_figures_of_a_sigmoid_head() -> None:

@@ -136,6 +136,23 @@ def test_other_heatmaps_fail_though_the_scores_are_the_same() -> None:
     assert judged(report, "auroc").verdict == "non_inferior"
 
 
+def test_a_candidate_whose_heatmaps_went_flat_has_lost_them() -> None:
+    flat = np.where(np.arange(FILMS)[:, None, None, None] % 4 == 0, CAM, CAM.mean(axis=(2, 3), keepdims=True))
+    report = against(scored("int8", LOGITS, TRUTH, flat))
+    for metric in ("cam_correlation", "cam_pointing"):
+        row = judged(report, metric)
+        assert (row.verdict, row.films) == ("inferior", FILMS)
+    assert judged(report, "cam_pointing").candidate == pytest.approx(0.25, abs=0.01)
+
+
+def test_films_that_both_separate_without_an_error_show_nothing_where_they_are_few() -> None:
+    truth = np.repeat([0, 1, 2], 10)
+    logits = 9 * np.eye(3)[truth] + RANDOM.normal(size=(30, 3)) / 10
+    sides = (scored(name, logits, truth) for name in ("student fp32", "int8"))
+    report = compare(*sides, {"chest": truth}, (HEAD,), GateMargins(accept_inconclusive=True))
+    assert judged(report, "auroc").verdict == "inconclusive"
+
+
 RULES = (OperatingRule(sensitivity=0.9), OperatingRule(name="balanced", youden=True))
 
 

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from edgecxr.errors import StatisticsError
 from edgecxr.statistics.auroc import auroc, delong, delong_difference, weighted_auroc
-from edgecxr.statistics.proportion import wilson
+from edgecxr.statistics.proportion import paired_difference, wilson
 
 
 def psi(x: float, y: float) -> float:
@@ -91,6 +91,15 @@ def test_perfect_separation_still_has_an_interval() -> None:
     labels = np.arange(30) >= 20
     assert delong(labels, np.arange(30.0)) == wilson(10, 10)
     assert delong(labels, -np.arange(30.0)) == wilson(0, 10)
+
+
+def test_two_models_without_an_error_are_not_shown_to_be_equal_by_few_films() -> None:
+    labels = np.arange(20) < 10
+    found = delong_difference(labels, labels * 2.0 + np.arange(20) / 100, labels * 3.0)
+    unchanged = paired_difference(np.ones(10), np.ones(10))
+    assert (found.interval.value, found.p_value) == (0, 1)
+    assert (found.interval.low, found.interval.high) == pytest.approx((unchanged.low, unchanged.high))
+    assert found.interval.low < -0.2
 
 
 def test_ninety_five_of_a_hundred_intervals_hold_the_truth() -> None:

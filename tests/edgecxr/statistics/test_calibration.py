@@ -7,7 +7,7 @@ from scipy.special import expit, softmax
 from sklearn.metrics import brier_score_loss
 
 from edgecxr.errors import StatisticsError
-from edgecxr.statistics.calibration import brier, ece, fit_temperature, weighted_ece
+from edgecxr.statistics.calibration import brier, ece, ece_change, ece_interval, fit_temperature, weighted_ece
 
 
 def drawn(probabilities: NDArray[np.float64], seed: int) -> NDArray[np.int64]:
@@ -86,6 +86,50 @@ def test_all_films_once_is_the_error_itself() -> None:
     random = np.random.default_rng(4)
     probabilities, targets = random.random(90), random.random(90) < 0.5
     assert weighted_ece(np.ones((2, 90)), probabilities, targets).tolist() == [ece(probabilities, targets)] * 2
+
+
+def films(random: np.random.Generator, count: int, shift: float) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """(logits of honest probabilities, truth); with `shift` added to the logits the probabilities are no longer so."""
+    logits = random.normal(0, 2, count)
+    return logits + shift, random.random(count) < expit(logits)
+
+
+@pytest.mark.parametrize(("shift", "held"), [(0.0, 0.93), (0.3, 0.8), (0.8, 0.75)])
+def test_the_interval_of_a_calibration_error_holds_the_error_of_the_population(shift: float, held: float) -> None:
+    random = np.random.default_rng(6)
+    many = random.normal(0, 2, 200_000)
+    truth = np.abs(expit(many + shift) - expit(many)).mean()
+    hits = 0
+    for _ in range(120):
+        logits, targets = films(random, 209, shift)
+        found = ece_interval(expit(logits), targets, samples=200)
+        assert 0 <= found.low <= found.value <= found.high
+        hits += found.low <= truth <= found.high
+    assert hits / 120 >= held
+
+
+def test_a_calibration_error_that_chance_gives_as_well_has_an_interval_from_0() -> None:
+    logits, targets = films(np.random.default_rng(7), 209, 0)
+    assert ece(expit(logits), targets) > 0.03
+    assert ece_interval(expit(logits), targets).low == 0
+    assert ece_interval(expit(logits + 2), targets).low > 0.1
+
+
+def test_a_real_loss_of_calibration_is_never_shown_to_be_small_by_few_films() -> None:
+    random = np.random.default_rng(8)
+    for _ in range(100):
+        logits, targets = films(random, 209, 0)
+        found = ece_change(expit(logits), expit(logits + 0.3), targets, samples=100)  # of the population: 0.045
+        assert found.high > 0.03
+        assert found.low <= found.value <= found.high
+
+
+def test_probabilities_that_hardly_move_cannot_lose_their_calibration() -> None:
+    logits, targets = films(np.random.default_rng(9), 209, 0)
+    same = ece_change(expit(logits), expit(logits), targets)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    near = ece_change(expit(logits), expit(logits + 0.02), targets)
+    assert -0.01 < near.low < near.value < near.high < 0.01
 
 
 def test_brier_is_that_of_sklearn() -> None:
