@@ -69,6 +69,7 @@ class RefusalReason(str, Enum):
     NOT_A_CHEST = "not_a_chest"  # the header names another body part or species
     NOT_FRONTAL_CHEST = "not_frontal_chest"  # the network's embedding is far from every training film
     NO_CONTRAST = "no_contrast"  # one flat value: nothing was exposed
+    TOO_SMALL = "too_small"  # a thumbnail: fewer pixels than the model needs
 
 
 class Refusal(EdgeCxrError):

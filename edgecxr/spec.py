@@ -20,6 +20,7 @@ __all__ += ["TEMPERATURES", "class_names"]
 Precision = Literal["fp32", "fp16", "int8"]
 TEMPERATURES = 0.05, 20.0  # within which one is fitted; beyond, the logits are not those of the head
 CHAIN_VERSION = 1  # raised whenever the arithmetic of the preprocessing chain changes
+MAGNIFICATION = 2  # at most, of a film in the input of a model
 OVERSAMPLING = (
     2  # a film that is read reduced keeps this many pixels, at least, for each of the model's along each side
 )
@@ -77,6 +78,11 @@ class PreprocessSpec(Strict):
         rows = max(1, math.floor(self.size * height / longest + 0.5))
         columns = max(1, math.floor(self.size * width / longest + 0.5))
         return Box((self.size - rows) // 2, (self.size - columns) // 2, rows, columns)
+
+    def magnifies(self, height: int, width: int) -> bool:
+        """Whether a film of (height, width) pixels is a thumbnail: enlarged more than twice to fill its box."""
+        box = self.placement(height, width)
+        return box.height > MAGNIFICATION * height or box.width > MAGNIFICATION * width
 
     def suffices(self, coarse: tuple[int, int], full: tuple[int, int]) -> bool:
         """Whether a film of `full` (rows, columns) may be read as one of `coarse` for this input.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgecxr import kernels
 from edgecxr.bundle import Bundle
-from edgecxr.errors import EngineError
+from edgecxr.errors import EngineError, Refusal, RefusalReason
 from edgecxr.radiograph import Radiograph
 from edgecxr.runtimes.graph import Answer, Graph
 from edgecxr.runtimes.proof import prove
@@ -112,8 +112,23 @@ class Engine(ABC):
                 raise EngineError(f"{self.family}: output {name!r} is {values.shape}, the bundle's spec says {shape}")
 
     def run(self, frames: Sequence[Radiograph]) -> list[Output]:
-        """Preprocess and infer each film in turn. Raises Refusal (no contrast), EngineError, KernelError."""
+        """Preprocess and infer each film in turn.
+
+        Raises Refusal (too small, no contrast, a transform that is not defined), EngineError, KernelError.
+        """
+        for frame in frames:
+            self._check_size(frame)
         return [self._run(frame) for frame in frames]
+
+    def _check_size(self, frame: Radiograph) -> None:
+        """What is blown up shows no disease, and the network is sure of it."""
+        rows, columns = frame.pixels.shape
+        if self.spec.preprocess.magnifies(rows, columns):
+            size = self.spec.preprocess.size
+            raise Refusal(
+                RefusalReason.TOO_SMALL,
+                f"{rows} x {columns} pixels, less than half of what a model of {size} x {size} looks at; send the film",
+            )
 
     def _run(self, frame: Radiograph) -> Output:
         start = perf_counter_ns()

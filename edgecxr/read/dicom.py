@@ -50,11 +50,7 @@ def read_dicom(data: memoryview, source: str, limits: Limits, reduced_for: Prepr
     inverted = luts.inversion(header, notes)
     padding = luts.padding(header, layout, notes)
     frame = pixels.decode(header, syntax, layout, limits, reduced_for if padding is None else None)
-    if window and not modality_lut:
-        luts.check_window(
-            window, slope * int(frame.values.min()) + intercept, slope * int(frame.values.max()) + intercept
-        )
-    return Radiograph(
+    film = Radiograph(
         pixels=frame.values,
         bits_stored=frame.stored,
         slope=slope,
@@ -68,6 +64,8 @@ def read_dicom(data: memoryview, source: str, limits: Limits, reduced_for: Prepr
         identity={name: value for name in IDENTITY if (value := "\\".join(header.texts(name)))},
         notes=(*notes, *frame.notes),
     )
+    luts.check_shown(film)
+    return film
 
 
 def open_dataset(data: memoryview, limits: Limits, *, broken: bool = False) -> tuple[Header, str, list[str]]:

@@ -8,6 +8,9 @@ from edgecxr.read.header import Header
 
 __all__ = ["Layout", "read_layout", "value_range"]
 
+OBLONG = 1.05  # of a pixel's sides: less changes a chest less than patients differ
+SHAPES = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")  # down, then across
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -53,7 +56,22 @@ def read_layout(header: Header, limits: Limits) -> Layout:
         raise Refusal(RefusalReason.CONTRADICTORY, f"{stored} bits below bit {high} do not fit into {allocated}")
     rows, columns = header.required("Rows"), header.required("Columns")
     check_frame(rows, columns, limits)
+    _check_square(header)
     return Layout(rows, columns, allocated, stored, high, bool(sign))
+
+
+def _check_square(header: Header) -> None:
+    """Raise Refusal (UNSUPPORTED_PIXELS) where pixels are declared that are not square (PS3.3 10.7, C.7.6.3.1.7)."""
+    for keyword in SHAPES:
+        try:
+            sides = header.decimals(keyword)
+        except Refusal:
+            continue  # no numbers: nothing is declared
+        if len(sides) == 2 and min(sides) > 0 and max(sides) > OBLONG * min(sides):
+            raise Refusal(
+                RefusalReason.UNSUPPORTED_PIXELS,
+                f"{keyword} {sides[0]:g} by {sides[1]:g}: the pixels are not square, the chest would be out of shape",
+            )
 
 
 def value_range(bits: int, signed: bool) -> tuple[int, int]:

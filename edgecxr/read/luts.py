@@ -1,5 +1,6 @@
 """The gray transforms a DICOM header asks for (PS3.3 C.11.1, C.11.2), read but not applied."""
 
+import math
 import struct
 from typing import Any
 
@@ -7,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecxr.errors import Refusal, RefusalReason
-from edgecxr.radiograph import Lut, VoiFunction, Window
+from edgecxr.radiograph import Lut, Radiograph, VoiFunction, Window
 from edgecxr.read.guard import shown
 from edgecxr.read.header import Header
 from edgecxr.read.layout import Layout
 
-__all__ = ["check_window", "inversion", "modality", "padding", "voi"]
+__all__ = ["check_shown", "inversion", "modality", "padding", "voi"]
 
 FUNCTIONS: dict[str, VoiFunction] = {
     "": "LINEAR",
@@ -78,18 +79,66 @@ def _window(header: Header, notes: list[str]) -> Window | None:
     return Window(centers[0], widths[0], function)
 
 
-def check_window(window: Window, one: float, other: float) -> None:
-    """Raise Refusal (CONTRADICTORY) when the film has contrast and the header's window shows none of it.
+def check_shown(film: Radiograph) -> None:
+    """Raise Refusal (CONTRADICTORY) when the film has contrast and its window or VOI LUT shows none of it.
 
-    `one` and `other` are the modality values between which the film lies.
+    Every 64th row decides where they show something, which they nearly always do; the rest is looked at where not.
     """
-    low, high = window.center - window.width / 2, window.center + window.width / 2
-    least, most = min(one, other), max(one, other)
-    if window.function != "SIGMOID" and least < most and (most < low or least > high):
-        raise Refusal(
-            RefusalReason.CONTRADICTORY,
-            f"the window shows values {low:g} to {high:g}, the film has {least:g} to {most:g}",
-        )
+    if film.window is None and film.voi_lut is None:
+        return
+    stored = None
+    for rows in (film.pixels[::64], film.pixels):
+        stored = _stored_ends(film, rows)
+        if stored and _shows(film, *_modality_ends(film, *stored)):
+            return
+    if stored is None or stored[0] == stored[1]:
+        return  # nothing but padding, or one flat value
+    ends = _modality_ends(film, *stored)
+    what = "the VOI LUT gives one gray for all of the film, which"
+    if film.window is not None:
+        low, high = _limits(film.window)
+        what = f"the window shows values {low:g} to {high:g}, the film"
+    raise Refusal(RefusalReason.CONTRADICTORY, f"{what} has {ends[0]:g} to {ends[1]:g}")
+
+
+def _stored_ends(film: Radiograph, rows: NDArray[Any]) -> tuple[int, int] | None:
+    """The least and the greatest stored value in `rows` that is no padding; None where all is."""
+    least, most = int(rows.min()), int(rows.max())
+    if film.padding is not None and (film.padding[0] <= least or most <= film.padding[1]):
+        values = rows[(rows < film.padding[0]) | (rows > film.padding[1])]
+        if not values.size:
+            return None
+        least, most = int(values.min()), int(values.max())
+    return least, most
+
+
+def _modality_ends(film: Radiograph, least: int, most: int) -> tuple[float, float]:
+    """The modality values between which stored values from `least` to `most` lie."""
+    if film.modality_lut is not None:
+        part = _part(film.modality_lut, least, most)
+        return float(part.min()), float(part.max())
+    one, other = film.slope * least + film.intercept, film.slope * most + film.intercept
+    return min(one, other), max(one, other)
+
+
+def _shows(film: Radiograph, least: float, most: float) -> bool:
+    if film.voi_lut is not None:
+        part = _part(film.voi_lut, math.floor(least), math.ceil(most))
+        return least < most and bool(part.min() < part.max())
+    if film.window is None or film.window.function == "SIGMOID":
+        return True
+    low, high = _limits(film.window)
+    return least < most and least <= high and most >= low
+
+
+def _limits(window: Window) -> tuple[float, float]:
+    return window.center - window.width / 2, window.center + window.width / 2
+
+
+def _part(lut: Lut, least: int, most: int) -> NDArray[np.uint16]:
+    """The entries that inputs between `least` and `most` find, at least one."""
+    start, stop = (min(max(value - lut.first, 0), len(lut.values) - 1) for value in (least, most))
+    return lut.values[start : stop + 1]
 
 
 def _table(items: list[Header], name: str, signed: bool, notes: list[str]) -> Lut:

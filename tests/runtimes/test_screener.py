@@ -87,6 +87,7 @@ def test_a_file_and_its_radiograph_give_the_same_result(screener: Screener, fold
     ("film", "reason"),
     [
         (Radiograph(np.full((99, 90), 1000, np.uint16), 12), RefusalReason.NO_CONTRAST),
+        (Radiograph(chest(0, "covid", size=128).pixels[::16, ::16].copy(), 12), RefusalReason.TOO_SMALL),
         (other(0, "checkerboard", size=128), RefusalReason.NOT_FRONTAL_CHEST),
         (other(0, "noise", size=128), RefusalReason.NOT_FRONTAL_CHEST),
     ],

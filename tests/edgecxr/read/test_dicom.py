@@ -284,3 +284,23 @@ def test_threads_read_the_same(write_dicom, film):
     with ThreadPoolExecutor(8) as pool:
         for radiograph in pool.map(read_radiograph, paths):
             np.testing.assert_array_equal(radiograph.pixels, pixels)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"PixelAspectRatio": [2, 1]},
+        {"PixelSpacing": [0.14, 0.28]},
+        {"ImagerPixelSpacing": [0.2, 0.1]},
+        {"PixelSpacing": [0.14, 0.14], "PixelAspectRatio": [1, 2]},
+    ],
+)
+def test_pixels_that_are_not_square_are_refused(write_dicom, film, shape):
+    assert "the pixels are not square" in str(refusal(write_dicom(film(), **shape)))
+
+
+@pytest.mark.parametrize(
+    "shape", [{"PixelSpacing": [0.14, 0.143]}, {"PixelAspectRatio": [1, 1]}, {"ImagerPixelSpacing": [0, 0]}]
+)
+def test_pixels_that_are_nearly_square_are_read(write_dicom, film, shape):
+    assert read_radiograph(write_dicom(film(), **shape)).pixels.shape == film().shape

@@ -139,3 +139,51 @@ def test_padding_written_with_the_wrong_sign(write_dicom, film):
     path = write_dicom(film("int16"), PixelPaddingValue=-2000)
     path.write_bytes(path.read_bytes().replace(b"\x28\x00\x20\x01SS", b"\x28\x00\x20\x01US"))
     assert read_radiograph(path).padding == (-2000, -2000)
+
+
+FAR = {"WindowCenter": -9000, "WindowWidth": 4000}  # below everything
+
+
+@pytest.mark.parametrize(
+    ("transform", "padded"),
+    [
+        (FAR, False),
+        (FAR | {"PixelPaddingValue": 0}, True),
+        ({"WindowCenter": 10, "WindowWidth": 20, "PixelPaddingValue": 0}, True),  # the padding alone is inside
+        ({"VOILUTSequence": [table(range(9), first=5000)]}, False),
+        ({"VOILUTSequence": [table([7] * 4096)]}, False),
+        ({"ModalityLUTSequence": [table(range(4096))]} | FAR, False),
+        (
+            {"ModalityLUTSequence": [table([9] * 4000 + list(range(96)))], "WindowCenter": 4000, "WindowWidth": 99},
+            False,
+        ),
+    ],
+)
+def test_what_shows_none_of_the_film_is_refused(write_dicom, film, transform, padded):
+    pixels = film().clip(500, 3900)
+    if padded:
+        pixels[:3] = 0
+    with pytest.raises(Refusal, match=r"contradictory: .* has "):
+        read_radiograph(write_dicom(pixels, **transform))
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        {"WindowCenter": 500, "WindowWidth": 20},  # of the darkest pixels alone
+        {"VOILUTSequence": [table([0] * 3800 + [9])]},
+        {"ModalityLUTSequence": [table([0] * 3800 + [9])], "WindowCenter": 9, "WindowWidth": 2},
+        FAR | {"VOILUTFunction": "SIGMOID"},
+        {"PixelPaddingValue": 0, "PixelPaddingRangeLimit": 4095} | FAR,  # no film at all: the preprocessing says so
+    ],
+)
+def test_what_shows_a_little_of_the_film_is_read(write_dicom, film, transform):
+    pixels = film().clip(500, 3900)
+    assert read_radiograph(write_dicom(pixels, **transform)).pixels.shape == pixels.shape
+
+
+def test_contrast_between_the_rows_that_are_looked_at_first_counts(write_dicom):
+    pixels = np.full((130, 9), 700, np.uint16)
+    pixels[70] = 1500
+    assert read_radiograph(write_dicom(pixels, WindowCenter=1500, WindowWidth=200)).window
+    assert read_radiograph(write_dicom(pixels, VOILUTSequence=[table([0] * 1000 + [9])])).voi_lut
