@@ -118,12 +118,21 @@ def require_node(*modules: str) -> None:
 
 @contextmanager
 def progress(title: str, total: int | None, *, quiet: bool = False) -> Iterator[Callable[[str], None]]:
-    """A bar on standard error (none where that is not a terminal); call it with a word for each step done."""
+    """A bar on standard error (none where that is not a terminal); call it with a word for each step done.
+
+    What is printed meanwhile goes above the bar only where it is for a terminal, too: elsewhere it stays where it was.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
+    with Progress(
+        *columns,
+        console=console,
+        transient=True,
+        disable=quiet or not console.is_terminal,
+        redirect_stdout=sys.stdout.isatty(),  # else rich would send results that are kept in a file to the terminal
+    ) as bar:
         task = bar.add_task(title, total=total)
         yield lambda step: bar.update(task, advance=1, description=f"{title} {step}"[:60])

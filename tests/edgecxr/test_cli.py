@@ -89,6 +89,37 @@ def test_screen_json_is_one_document(run: Run, films: Path, tiny_bundle: Path) -
     assert {(row["engine"], row["precision"]) for row in told["results"]} == {("onnxruntime-cpu", "fp32")}
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
+def test_results_reach_their_file_also_where_a_terminal_shows_the_bar(
+    films: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    import pty
+
+    terminal, end = pty.openpty()
+    command = [sys.executable, "-m", "edgecxr", "screen", str(films), "--bundle", str(tiny_bundle)]
+    with (tmp_path / "out.txt").open("wb") as out:
+        process = subprocess.Popen(command, env={**ENVIRONMENT, "TERM": "xterm"}, stdout=out, stderr=end)
+    os.close(end)
+    said = _read_all(terminal)
+    assert process.wait() == 1
+    names = [Path(line.partition("  ")[0]).name for line in (tmp_path / "out.txt").read_text("utf-8").splitlines()]
+    assert names == ["a.dcm", "b.dcm", "c.dcm"]
+    assert "screening" in said  # the bar
+    assert "REFUSED" not in said
+
+
+def _read_all(terminal: int) -> str:
+    """What is written to a terminal until its last writer has gone."""
+    parts = []
+    try:
+        while part := os.read(terminal, 65536):
+            parts.append(part)
+    except OSError:  # how Linux ends it
+        pass
+    os.close(terminal)
+    return b"".join(parts).decode()
+
+
 def test_screen_writes_a_report_and_pictures(run: Run, films: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     done = run("screen", films, "--bundle", tiny_bundle, "--html", "report.html", "--heatmaps", "maps")
     assert done.returncode == 1
