@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, files
+from os.path import realpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
@@ -82,7 +83,7 @@ def sign(path: str | Path, key: "PrivateKey") -> str:
 
     Raises BundleError where the file is no whole bundle or cannot be written.
     """
-    target = Path(path).resolve()
+    target = Path(realpath(path))  # Path.resolve() fails on a link that leads to itself
     members = archive.unpack(archive.read_bytes(target), str(path))
     bundle = Bundle(members, str(path))
     bundle.verify()

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
+from os.path import dirname, realpath
 from pathlib import Path
 from time import monotonic
 from typing import IO, TYPE_CHECKING, Annotated, Any
@@ -121,11 +122,11 @@ def _files(paths: list[Path]) -> list[Path]:
 
 def _check_targets(files: Sequence[Path], jsonl: Path | None, html: Path | None, heatmaps: Path | None) -> None:
     """End before films are screened when what is written cannot be, or would be written over a film."""
-    films = {path.resolve() for path in files}
+    films = {realpath(path) for path in files}  # Path.resolve() fails on a link that leads to itself
     for target in (jsonl, html):
-        if target is not None and target.resolve() in films:
+        if target is not None and realpath(target) in films:
             misuse(f"{target} is one of the films to screen, and is not written over; write it to another place")
-    if heatmaps is not None and heatmaps.resolve() in {path.parent for path in films}:
+    if heatmaps is not None and realpath(heatmaps) in {dirname(path) for path in films}:
         misuse(f"{heatmaps} holds films to screen, and a picture could take the place of one; name another folder")
     if jsonl is not None and jsonl != Path("-"):
         check_results(jsonl, b"{")
@@ -205,7 +206,7 @@ def _afterwards(screener: "Screener", results: Sequence["Screening"], html: Path
                 engines=[engine.describe() for engine in screener.engines()],
                 manifest=screener.bundle.manifest,
             )
-        note(f"report: {html.resolve()}")
+        note(f"report: {realpath(html)}")
 
 
 def _write_pictures(screener: "Screener", results: Sequence["Screening"], folder: Path) -> None:

@@ -107,6 +107,25 @@ def test_a_name_that_is_no_text_stops_nothing(run: Run, tiny_bundle: Path, tmp_p
     assert len(list((tmp_path / "maps").iterdir())) >= 4
 
 
+def test_a_link_that_leads_to_itself_is_one_refused_film(run: Run, tiny_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    write_dicom(chest(1, size=128), tmp_path / "films" / "a.dcm")
+    (tmp_path / "films" / "self").symlink_to("self")
+    done = run("screen", "films", "--bundle", tiny_bundle, "--jsonl", "a.jsonl", "--html", "a.html")
+    assert done.returncode == 1
+    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text("utf-8").splitlines()]
+    assert [(row["file"], row["status"]) for row in rows] == [("films/a.dcm", "ok"), ("films/self", "refused")]
+
+
+@pytest.mark.parametrize("option", ["--jsonl", "--html", "--heatmaps"])
+def test_a_target_that_leads_to_itself_is_misuse(run: Run, tiny_bundle: Path, tmp_path: Path, option: str) -> None:
+    write_dicom(chest(1, size=128), tmp_path / "a.dcm")
+    (tmp_path / "self").symlink_to("self")
+    done = run("screen", "a.dcm", "--bundle", tiny_bundle, option, "self")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "cannot write self: " in done.stderr
+
+
 def test_earlier_results_are_written_over(run: Run, tiny_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "films").mkdir()
     write_dicom(chest(1, size=128), tmp_path / "films" / "a.dcm")

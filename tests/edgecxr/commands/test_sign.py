@@ -57,6 +57,14 @@ def test_verify_with_a_key_refuses_what_it_did_not_sign(run: Run, bundle: Path, 
     assert "edgecxr: tiny.cxr: is not signed" in done.stderr
 
 
+def test_a_link_that_leads_to_itself_is_no_bundle(run: Run, tmp_path: Path) -> None:
+    generate(tmp_path / "mine")
+    (tmp_path / "self.cxr").symlink_to("self.cxr")
+    done = run("sign", "self.cxr", "--key", "mine.key")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "self.cxr: cannot be read: " in done.stderr
+
+
 def test_a_key_is_not_overwritten(run: Run, tmp_path: Path) -> None:
     (tmp_path / "mine.pub").write_text("precious")
     done = run("keygen", "mine")
