@@ -1,13 +1,12 @@
 """``edgecxr explain``: where on the film a score came from, as a picture and as numbers."""
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgecxr.commands.choices import ENGINE_HELP, PRECISION_HELP, check_inputs, make_folder, misuse, writing
-from edgecxr.commands.terminal import ExitCode, counted, note, print_json, progress
+from edgecxr.commands.terminal import ExitCode, counted, note, print_json, progress, safe
 from edgecxr.errors import Refusal, StageError
 from edgecxr.teachers.names import COMPOSITES, METHODS
 
@@ -114,7 +113,7 @@ def _run(
             try:
                 film = FilmOfSubject.read(path, explainer.subject)
                 for finding in findings:
-                    stem = out / f"{number:05d}-{_safe(path.stem)}.{_safe(finding)}.{explainer.method}"
+                    stem = out / f"{number:05d}-{safe(path.stem)}.{safe(finding)}.{explainer.method}"
                     with writing(out):
                         rows.append(film.write(explainer, finding, stem, words=words))
                     if not quiet:
@@ -124,11 +123,6 @@ def _run(
                 refused.append({"file": str(path), "reason": error.reason.value, "detail": error.detail})
                 note(f"{path}: {error}")
     return rows, refused
-
-
-def _safe(name: str) -> str:
-    """A name as part of a file's name."""
-    return re.sub(r"[^\w.-]+", "_", name)
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ from edgecxr.commands.choices import (
     misuse,
     writing,
 )
-from edgecxr.commands.terminal import ExitCode, counted, note, print_json, progress, shown
+from edgecxr.commands.terminal import ExitCode, counted, note, print_json, progress, safe, shown
 
 if TYPE_CHECKING:
     from edgecxr.runtimes.compiler import Attempt
@@ -219,4 +219,4 @@ def _write_pictures(screener: "Screener", results: Sequence["Screening"], folder
         for overlay in shown.overlays if shown else ():
             data = base64.b64decode(overlay.uri.partition(",")[2])
             stem = os.fsdecode(os.fsencode(Path(result.file).stem)[:LONGEST_STEM])
-            (folder / f"{number:05d}-{stem}.{overlay.finding}.jpg").write_bytes(data)
+            (folder / f"{number:05d}-{stem}.{safe(overlay.finding)}.jpg").write_bytes(data)

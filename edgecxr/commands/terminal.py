@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ __all__ = [
     "progress",
     "require_node",
     "require_train",
+    "safe",
     "shown",
 ]
 
@@ -87,6 +89,11 @@ def note(text: str) -> None:
 def shown(name: str) -> str:
     """A name on one line, whatever is in it: what cannot be printed, such as a line break, is escaped."""
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in name)
+
+
+def safe(name: str) -> str:
+    """A name as part of a file's name: that of a finding may hold a slash."""
+    return re.sub(r"[^\w.-]+", "_", name)
 
 
 def counted(number: int, noun: str = "film") -> str:

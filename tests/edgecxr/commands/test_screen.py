@@ -17,6 +17,7 @@ from edgecxr.runtimes.compiler import Candidate
 from edgecxr.runtimes.ort import OrtCpu
 from edgecxr.runtimes.screener import Screener
 from edgecxr.runtimes.tensorrt_api import Progress
+from edgecxr.spec import ModelSpec
 
 Run = Callable[..., Any]
 
@@ -124,6 +125,19 @@ def test_a_target_that_leads_to_itself_is_misuse(run: Run, tiny_bundle: Path, tm
     done = run("screen", "a.dcm", "--bundle", tiny_bundle, option, "self")
     assert (done.returncode, done.stdout) == (2, "")
     assert "cannot write self: " in done.stderr
+
+
+def test_a_finding_with_a_slash_in_its_name_has_a_picture(
+    run: Run, tiny_bundle: Path, tiny_build: Any, tmp_path: Path
+) -> None:
+    told = tiny_build.spec.model_dump_json().replace('"covid"', '"Nodule/Mass"').replace('"pneumonia"', '"../b"')
+    tiny_build.write(tmp_path / "slash.cxr", model=ModelSpec.model_validate_json(told))
+    write_dicom(chest(1, size=128), tmp_path / "a.dcm")
+    done = run("screen", "a.dcm", "--bundle", "slash.cxr", "--heatmaps", "maps")
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in (tmp_path / "maps").iterdir()}
+    assert names
+    assert names <= {"00001-a.Nodule_Mass.jpg", "00001-a..._b.jpg"}
 
 
 def test_earlier_results_are_written_over(run: Run, tiny_bundle: Path, tmp_path: Path) -> None:
