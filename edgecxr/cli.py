@@ -1,6 +1,7 @@
 """The command line: ``edgecxr VERB``. Each verb is a function of its own module in `edgecxr.commands`."""
 
 import io
+import os
 import sys
 import traceback
 from typing import Annotated
@@ -24,7 +25,7 @@ from edgecxr.commands.screen import screen
 from edgecxr.commands.send import send
 from edgecxr.commands.serve import serve
 from edgecxr.commands.sign import keygen, sign
-from edgecxr.commands.terminal import ExitCode, guarded
+from edgecxr.commands.terminal import ExitCode, guarded, note
 from edgecxr.commands.verify import verify
 
 __all__ = ["app", "main"]
@@ -75,6 +76,11 @@ class _Fault:
 
 def main() -> None:
     """Entry point of the `edgecxr` command."""
+    if not sys.stderr:  # closed: files that are opened must not get its number, nor standard output its lines
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if not sys.stdout:
+        note("edgecxr: standard output is closed, so that no result can be written; send it to a file, or to /dev/null")
+        raise SystemExit(ExitCode.MISUSE)
     if isinstance(sys.stdout, io.TextIOWrapper):  # JSON is UTF-8, and names of files need not be text at all
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     with _Fault():

@@ -4,12 +4,12 @@ import base64
 import json
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from os.path import dirname, realpath
 from pathlib import Path
 from time import monotonic
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["counts", "ending", "screen"]
 
+STDOUT = Path("-")
 LONGEST_STEM = 160  # bytes of a film's name in that of its picture; a file system takes 255 in all
 EVERY_S = 5.0  # between two lines on an engine that is being compiled
 
@@ -67,13 +68,13 @@ def screen(
     from edgecxr.bundle import Bundle, default_bundle_path
     from edgecxr.runtimes.screener import Screener
 
-    if as_json and jsonl == Path("-"):
+    if as_json and jsonl == STDOUT:
         misuse("--json and --jsonl - both write to standard output; give --jsonl a file, or leave one of them out")
     files = _files(paths)
     opened = Bundle.open(bundle or default_bundle_path())
     check_choices(opened, engine, precision, point)
     _check_targets(files, jsonl, html, heatmaps)
-    quiet = as_json or jsonl == Path("-")
+    quiet = as_json or jsonl == STDOUT
     with ExitStack() as stack:
         tell = None if quiet else _Following()
         screener = stack.enter_context(Screener(opened, engine, precision, point, tell=tell))
@@ -83,7 +84,7 @@ def screen(
         step = stack.enter_context(progress("screening", len(files), quiet=quiet))
         results = []
         for result in screener.screen_files(files, workers=workers):
-            with writing(jsonl) if jsonl else nullcontext():
+            with writing(jsonl) if jsonl and jsonl != STDOUT else nullcontext():
                 _tell(result, stream)
             if not quiet:
                 print(_line(result))
@@ -128,7 +129,7 @@ def _check_targets(files: Sequence[Path], jsonl: Path | None, html: Path | None,
             misuse(f"{target} is one of the films to screen, and is not written over; write it to another place")
     if heatmaps is not None and realpath(heatmaps) in {dirname(path) for path in films}:
         misuse(f"{heatmaps} holds films to screen, and a picture could take the place of one; name another folder")
-    if jsonl is not None and jsonl != Path("-"):
+    if jsonl is not None and jsonl != STDOUT:
         check_results(jsonl, b"{")
     if html is not None:
         check_page(html)
@@ -136,11 +137,22 @@ def _check_targets(files: Sequence[Path], jsonl: Path | None, html: Path | None,
         make_folder(heatmaps)
 
 
-def _stream(path: Path) -> Any:
-    if path == Path("-"):
-        return nullcontext(sys.stdout)
+@contextmanager
+def _stream(path: Path) -> Iterator[IO[str]]:
+    """Where JSON lines go; what cannot be written is told of once, not again when the file is closed."""
+    if path == STDOUT:
+        yield sys.stdout
+        return
     with writing(path):
-        return path.open("w", encoding="utf-8", errors="backslashreplace")  # what is no text: as JSON escapes it
+        stream = path.open("w", encoding="utf-8", errors="backslashreplace")  # what is no text: as JSON escapes it
+    try:
+        yield stream
+    except BaseException:
+        with suppress(OSError):
+            stream.close()
+        raise
+    with writing(path):
+        stream.close()
 
 
 def _tell(result: "Screening", stream: IO[str] | None) -> None:

@@ -1,5 +1,6 @@
 """What every verb shares: exit codes, errors as one sentence, progress on standard error, JSON on standard output."""
 
+import errno
 import functools
 import json
 import os
@@ -40,6 +41,8 @@ TRAIN = {
     "rle": "pylibjpeg-rle",
 }
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # the medium's fault, whatever was written
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -65,8 +68,10 @@ def guarded(verb: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(verb)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            result = verb(*args, **kwargs)
-            sys.stdout.flush()
+            try:
+                return verb(*args, **kwargs)
+            finally:
+                sys.stdout.flush()  # here, where a failure is told: when Python ends, it is a trace and another code
         except EdgeCxrError as error:
             note(f"edgecxr: {error}")
             raise typer.Exit(ExitCode.MISUSE if isinstance(error, MISUSES) else ExitCode.CANNOT) from None
@@ -74,11 +79,25 @@ def guarded(verb: Callable[P, R]) -> Callable[P, R]:
             note("edgecxr: interrupted")
             raise typer.Exit(ExitCode.INTERRUPTED) from None
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: end in silence
+            _drop_output()  # nobody reads on: end in silence
             raise typer.Exit(ExitCode.CLOSED_PIPE) from None
-        return result
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            _drop_output()
+            what = error.filename or "the output"
+            note(f"edgecxr: cannot write {what}: {error.strerror}; make room, or name another place")
+            raise typer.Exit(ExitCode.MISUSE) from None
 
     return run
+
+
+def _drop_output() -> None:
+    """What standard output does not take is not tried again when Python ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def note(text: str) -> None:

@@ -164,6 +164,53 @@ def test_doctor_says_what_is_there(run: Run) -> None:
     assert "kernel in use" in run("doctor").stdout
 
 
+FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+
+
+@FULL
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [[], ["--json"], ["--jsonl", "-"]])
+def test_results_that_find_no_room_are_a_sentence(
+    films: Path, tiny_bundle: Path, arguments: list[str], unbuffered: str
+) -> None:
+    command = [sys.executable, "-m", "edgecxr", "screen", str(films), "--bundle", str(tiny_bundle), *arguments]
+    environment = {**ENVIRONMENT, "PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert done.stderr.count("edgecxr: cannot write the output: No space left on device; ") == 1
+
+
+@FULL
+def test_a_file_of_results_that_finds_no_room_is_told_of_once(run: Run, films: Path, tiny_bundle: Path) -> None:
+    done = run("screen", films, "--bundle", tiny_bundle, "--jsonl", "/dev/full")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "edgecxr: cannot write /dev/full: No space left on device; name a place that can be written\n"
+    )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="closes a stream of a shell's")
+def test_without_standard_output_nothing_is_begun(films: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "edgecxr", "screen", str(films), "--bundle", str(tiny_bundle), "--jsonl", "a"]
+
+    def end(closed: str) -> tuple[int, str, str]:
+        shell = ["sh", "-c", f'"$@" {closed}', "sh", *command]
+        done = subprocess.run(shell, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    code, _, said = end(">&-")
+    assert (code, said.partition(", ")[0]) == (2, "edgecxr: standard output is closed")
+    assert said.count("\n") == 1
+    assert end(">&- 2>&-") == (2, "", "")
+    assert not (tmp_path / "a").exists()
+    code, results, _ = end("2>&-")
+    assert code == 1
+    assert len(results.splitlines()) == 3  # and none of the notes
+
+
 def test_a_reader_that_leaves_is_no_error(films: Path, tiny_bundle: Path) -> None:
     command = [sys.executable, "-m", "edgecxr", "screen", str(films), "--bundle", str(tiny_bundle), "--jsonl", "-"]
     with subprocess.Popen(
