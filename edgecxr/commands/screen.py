@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from itertools import combinations
 from os.path import dirname, realpath
 from pathlib import Path
 from time import monotonic
@@ -122,11 +123,15 @@ def _files(paths: list[Path]) -> list[Path]:
 
 
 def _check_targets(files: Sequence[Path], jsonl: Path | None, html: Path | None, heatmaps: Path | None) -> None:
-    """End before films are screened when what is written cannot be, or would be written over a film."""
+    """End before films are screened when what is written cannot be, or would replace a film or other output."""
     films = {realpath(path) for path in files}  # Path.resolve() fails on a link that leads to itself
     for target in (jsonl, html):
         if target is not None and realpath(target) in films:
             misuse(f"{target} is one of the films to screen, and is not written over; write it to another place")
+    targets = [target for target in (jsonl, html, heatmaps) if target is not None and target != STDOUT]
+    for one, other in combinations(targets, 2):
+        if realpath(one) == realpath(other):
+            misuse(f"{other} is named for two outputs, and the second would replace the first; give each its own place")
     if heatmaps is not None and realpath(heatmaps) in {dirname(path) for path in films}:
         misuse(f"{heatmaps} holds films to screen, and a picture could take the place of one; name another folder")
     if jsonl is not None and jsonl != STDOUT:

@@ -70,6 +70,9 @@ def test_a_machine_that_reads_the_output_is_told_nothing_of_it(
             ["b.dcm", "--json", "--jsonl", "-"],
             "--json and --jsonl - both write to standard output; give --jsonl a file",
         ),
+        (["b.dcm", "--jsonl", "new", "--html", "./sub/../new"], "new is named for two outputs, and the second would"),
+        (["b.dcm", "--jsonl", "new", "--html", "dangling"], "dangling is named for two outputs"),
+        (["b.dcm", "--html", "new", "--heatmaps", "new"], "new is named for two outputs"),
         ([".", "--heatmaps", "sub"], "sub holds films to screen, and a picture could take the place of one"),
     ],
 )
@@ -80,12 +83,14 @@ def test_no_film_is_written_over(
     for number, name in enumerate(("a.dcm", "b.dcm", "sub/c.dcm"), start=1):
         write_dicom(chest(number, size=128), tmp_path / name)
     (tmp_path / "link.jsonl").symlink_to("a.dcm")
+    (tmp_path / "dangling").symlink_to("new")
     (tmp_path / "page.html").write_text("<!DOCTYPE html>")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     done = run("screen", *arguments, "--bundle", tiny_bundle)
     assert done.returncode == 2
     assert sentence in " ".join(done.stderr.split())
     assert done.stdout == ""
+    assert not (tmp_path / "new").exists()
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
