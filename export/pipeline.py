@@ -163,11 +163,14 @@ def _check_target(path: Path) -> None:
         raise StageError(f"cannot write a bundle in {path.parent}: {error.strerror}; choose another --out") from error
     if path.is_dir():
         raise StageError(f"{path} is a folder; --out wants the name of a file, such as {path / 'model.cxr'}")
+    if path.exists() and not path.is_file():
+        raise StageError(f"{path} is no file but a device, a pipe or a socket; --out wants the name of a file")
 
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """A name beside `path`, of which the file takes the place of `path` when all went well and is gone otherwise."""
+    path = Path(os.path.realpath(path))  # a link stays
     place = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
     try:
         yield place

@@ -27,6 +27,7 @@ from edgecxr.spec import Strict
 __all__ = ["Installation", "current", "install", "previous", "rollback"]
 
 POINTER = "installed.json"
+READABLE = 0o644  # whatever the umask: who installs need not be the user of the node, and nothing here is secret
 NAME = r"[0-9a-f]{12}-[A-Za-z0-9_.-]{1,80}\.cxr"
 OURS = re.compile(rf"{NAME}|\.({NAME}|installed\.json)\..+")  # with the temporary files of writes that were cut off
 
@@ -193,7 +194,7 @@ def _read(place: Path) -> _Pointer | None:
 
 def _write(place: Path, pointer: _Pointer) -> None:
     with _writing(place / POINTER):
-        write_atomically(place / POINTER, json.dumps(pointer.model_dump(), indent=1).encode())
+        write_atomically(place / POINTER, json.dumps(pointer.model_dump(), indent=1).encode(), mode=READABLE)
 
 
 def _store(path: Path, data: bytes) -> None:
@@ -203,7 +204,7 @@ def _store(path: Path, data: bytes) -> None:
             sync_folder(path.parent)
             return
     with _writing(path):
-        write_atomically(path, data)
+        write_atomically(path, data, mode=READABLE)
 
 
 def _tidy(place: Path, pointer: _Pointer, keep: Collection[Path]) -> None:

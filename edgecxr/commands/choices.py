@@ -1,8 +1,9 @@
 """What a user chose, checked before any film is read: each wrong choice is one sentence and `ExitCode.MISUSE`."""
 
+import os
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from os.path import exists
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -45,7 +46,7 @@ def check_choices(bundle: "Bundle", engine: str, precision: str, point: str | No
 
 def check_inputs(paths: Iterable[Path]) -> None:
     """End when a path that the user named does not exist."""
-    absent = [str(path) for path in paths if not exists(path)]
+    absent = [str(path) for path in paths if not os.path.exists(path)]
     if absent:
         misuse(f"there is no {', no '.join(absent)}; give films or folders of films that exist")
 
@@ -74,10 +75,22 @@ def check_results(path: Path, start: bytes) -> None:
         misuse(f"{path} holds something else than results of this kind, and is not written over; name another file")
 
 
+def _check_no_device(path: Path) -> None:
+    """End when something is there that a file must not replace, such as a device or a pipe."""
+    with writing(path):
+        try:
+            mode = path.stat().st_mode
+        except FileNotFoundError:
+            return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # that it is a folder is told in other words
+        misuse(f"{path} is no file but a device, a pipe or a socket, and is not replaced by one; name a file")
+
+
 def check_bundle(path: Path, source: Path) -> None:
     """End when a bundle cannot be written to `path`, or would be written over anything but another bundle."""
     if path.is_dir():
         misuse(f"{path} is a folder; name the file to write")
+    _check_no_device(path)
     if path.exists() and path.samefile(source):
         misuse(f"{path} is the bundle that was given, and stays as it is; name another file")
     if path.exists():
@@ -90,12 +103,13 @@ def check_bundle(path: Path, source: Path) -> None:
 
 def check_page(path: Path) -> None:
     """End when a file cannot be written, or is no page; what it holds is kept, and none is left where none was."""
+    _check_no_device(path)
     check_results(path, b"<!doctype html")
     there = path.exists()
     with writing(path):
         path.open("ab").close()
         if not there:
-            path.unlink()
+            os.unlink(os.path.realpath(path))  # a link to a file to come stays
 
 
 def make_folder(path: Path) -> None:

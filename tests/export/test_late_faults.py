@@ -1,5 +1,6 @@
 """What would end a build after hours is a sentence when the recipe is read."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,8 @@ import pytest
 pytestmark = pytest.mark.train
 pytest.importorskip("torch")
 
-from edgecxr.errors import RecipeError  # noqa: E402
+from edgecxr.errors import RecipeError, StageError  # noqa: E402
+from edgecxr.export.pipeline import Build  # noqa: E402
 from edgecxr.export.recipe import load_recipe  # noqa: E402
 
 RECIPE = """\
@@ -84,3 +86,12 @@ def test_maps_want_a_teacher_that_is_trained_here(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text(start + FOREIGN + end)
     with pytest.raises(RecipeError, match="wants the maps of a teacher that is trained here, and there is none"):
         load_recipe(tmp_path / "x.yaml")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+def test_a_bundle_takes_the_place_of_no_pipe(tmp_path: Path) -> None:
+    recipe = tmp_path / "x.yaml"
+    recipe.write_text(RECIPE)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(StageError, match="pipe is no file but a device, a pipe or a socket; --out wants the name of"):
+        Build(load_recipe(recipe), recipe, tmp_path / "work", silent=True).run(tmp_path / "pipe")

@@ -163,6 +163,16 @@ def test_the_same_recipe_gives_the_same_bytes(folder: Path, first: tuple[Built, 
     assert all(line.endswith("cached") for line in told if not line.startswith(("gate", "films: ")))
 
 
+@pytest.mark.usefixtures("first")
+def test_a_link_to_where_the_bundle_goes_stays(folder: Path) -> None:
+    (folder / "link.cxr").symlink_to("real.cxr")
+    recipe = folder / "tiny.yaml"
+    for _ in range(2):
+        Build(load_recipe(recipe), recipe, folder / "work", tell=str, silent=True).run(folder / "link.cxr")
+        assert (folder / "link.cxr").is_symlink()
+        assert Bundle.open(folder / "real.cxr").precisions == ("fp16", "int8")
+
+
 def test_a_stage_of_older_libraries_is_told_of_or_made_anew(folder: Path, first: tuple[Built, list[str]]) -> None:
     """Weights stay, and the provenance says what they were made with; what was measured is keyed by its engines."""
     stages = {outcome.name: outcome.folder for outcome in build(folder, RECIPE)[0].stages}

@@ -1,6 +1,7 @@
 """`edgecxr calibrate`: thresholds that the site's own films give, for every engine and precision, and nothing stale."""
 
 import json
+import os
 import re
 import shutil
 import zipfile
@@ -240,3 +241,9 @@ def test_nothing_but_a_bundle_is_written_over(run: Run, tiny_bundle: Path, films
     done = run("calibrate", tiny_bundle, *chosen, "--out", films)
     assert done.returncode == 2
     assert "is a folder; name the file to write" in done.stderr
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "self").symlink_to("self")
+    for name, words in (("pipe", "pipe is no file but a device, a pipe or a socket"), ("self", "cannot write self: ")):
+        done = run("calibrate", tiny_bundle, *chosen, "--out", name)
+        assert done.returncode == 2
+        assert words in done.stderr

@@ -145,6 +145,21 @@ def test_a_finding_with_a_slash_in_its_name_has_a_picture(
     assert names <= {"00001-a.Nodule_Mass.jpg", "00001-a..._b.jpg"}
 
 
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+def test_a_page_takes_the_place_of_no_pipe_and_of_no_link(run: Run, tiny_bundle: Path, tmp_path: Path) -> None:
+    write_dicom(chest(1, size=128), tmp_path / "a.dcm")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("page")
+    done = run("screen", "a.dcm", "--bundle", tiny_bundle, "--html", "pipe")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "pipe is no file but a device, a pipe or a socket, and is not replaced by one; name a file" in done.stderr
+    assert (tmp_path / "pipe").is_fifo()
+    for _ in range(2):
+        assert run("screen", "a.dcm", "--bundle", tiny_bundle, "--html", "link").returncode == 0
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "page").read_text("utf-8").startswith("<!doctype html>")
+
+
 def test_earlier_results_are_written_over(run: Run, tiny_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "films").mkdir()
     write_dicom(chest(1, size=128), tmp_path / "films" / "a.dcm")
