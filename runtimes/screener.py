@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter_ns
 from types import TracebackType
@@ -13,7 +14,7 @@ from types import TracebackType
 from edgecxr.bundle import Bundle, default_bundle_path
 from edgecxr.errors import EdgeCxrError, EngineError, Refusal, RefusalReason
 from edgecxr.radiograph import Radiograph
-from edgecxr.read import find_files, read_radiograph
+from edgecxr.read import file_stamp, find_files, read_radiograph
 from edgecxr.runtimes.compiler import Attempt, Succession, Successors, tensorrt_candidates
 from edgecxr.runtimes.engine import Engine
 from edgecxr.runtimes.judge import Judge, Milliseconds
@@ -24,6 +25,8 @@ from edgecxr.runtimes.screening import Screening
 __all__ = ["Screener", "Screening"]
 
 AHEAD = 2  # films that may wait, read, for the engine, beside one in each worker's hands
+Stamp = tuple[int, int] | None
+Reading = tuple[Radiograph | Refusal, Milliseconds, Stamp]
 logger = logging.getLogger("edgecxr")
 
 
@@ -95,10 +98,7 @@ class Screener:
         """
         if isinstance(film, Radiograph):
             return self._decide(film, film.source, {})
-        radiograph, spent = self._read(film)
-        if isinstance(radiograph, Refusal):
-            return self._refused(str(film), radiograph, spent)
-        return self._decide(radiograph, str(film), spent)
+        return self._judged(str(film), *self._read(film))
 
     def screen_folder(self, paths: Iterable[str | Path] | str | Path, workers: int = 0) -> Iterator[Screening]:
         """Screen files and folders (recursively), in the order of `find_files`; one result for each file.
@@ -117,7 +117,7 @@ class Screener:
         return self._ahead(files, workers or min(4, os.cpu_count() or 1))
 
     def _ahead(self, files: Iterable[Path], workers: int) -> Iterator[Screening]:
-        waiting: deque[tuple[Path, Future[tuple[Radiograph | Refusal, Milliseconds]]]] = deque()
+        waiting: deque[tuple[Path, Future[Reading]]] = deque()
         pool = ThreadPoolExecutor(workers, thread_name_prefix="edgecxr-read")
         try:
             for file in files:
@@ -129,13 +129,10 @@ class Screener:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _screen_one(self, file: Path, reading: "Future[tuple[Radiograph | Refusal, Milliseconds]]") -> Screening:
+    def _screen_one(self, file: Path, reading: "Future[Reading]") -> Screening:
         """The per-file boundary: the only place where a fault of our own ends in a record instead of an exception."""
         try:
-            radiograph, spent = reading.result()
-            if isinstance(radiograph, Refusal):
-                return self._refused(str(file), radiograph, spent)
-            return self._decide(radiograph, str(file), spent)
+            return self._judged(str(file), *reading.result())
         except EdgeCxrError:
             raise  # the machine is at fault: the next film would fare no better
         except Exception as error:
@@ -143,13 +140,19 @@ class Screener:
             detail = f"internal error: {type(error).__name__}: {error}"
             return self._refused(str(file), Refusal(RefusalReason.UNREADABLE, detail), {})
 
-    def _read(self, file: str | Path) -> tuple[Radiograph | Refusal, Milliseconds]:
+    def _read(self, file: str | Path) -> Reading:
         start = perf_counter_ns()
+        stamp = file_stamp(file)  # before: what is written in its place from now on is another file
         try:
             film: Radiograph | Refusal = read_radiograph(file, reduced_for=self.bundle.spec.reduced_for)
         except Refusal as error:
             film = error
-        return film, {"read": (perf_counter_ns() - start) / 1e6}
+        return film, {"read": (perf_counter_ns() - start) / 1e6}, stamp
+
+    def _judged(self, file: str, film: Radiograph | Refusal, spent: Milliseconds, stamp: Stamp) -> Screening:
+        if isinstance(film, Refusal):
+            return self._refused(file, film, spent)
+        return replace(self._decide(film, file, spent), stamp=stamp)
 
     def _decide(self, radiograph: Radiograph, file: str, spent: Milliseconds) -> Screening:
         return self._engines.run(lambda engine: self._judge(engine).screen(radiograph, file, spent))

@@ -32,6 +32,7 @@ class Screening:
     notes: tuple[
         str, ...
     ] = ()  # contradictions found in the header, and how the film was read; whose thresholds, where they are borrowed
+    stamp: tuple[int, int] | None = field(default=None, compare=False)  # `file_stamp` before the film was read
 
     def __post_init__(self) -> None:
         """A refusal with a score, or a result without one, cannot be made. Raises ValueError."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from edgecxr.runtimes.compiler import Attempt
     from edgecxr.runtimes.screener import Screener, Screening
 
-__all__ = ["counts", "ending", "screen"]
+__all__ = ["counts", "ending", "screen", "write_pictures"]
 
 STDOUT = Path("-")
 LONGEST_STEM = 160  # bytes of a film's name in that of its picture; a file system takes 255 in all
@@ -210,7 +210,7 @@ def _afterwards(screener: "Screener", results: Sequence["Screening"], html: Path
     """What is written when all films are done: pictures and page."""
     if heatmaps is not None:
         with writing(heatmaps):
-            _write_pictures(screener, results, heatmaps)
+            write_pictures(screener, results, heatmaps)
     if html is not None:
         from edgecxr.report import write_report
 
@@ -226,14 +226,18 @@ def _afterwards(screener: "Screener", results: Sequence["Screening"], html: Path
         note(f"report: {realpath(html)}")
 
 
-def _write_pictures(screener: "Screener", results: Sequence["Screening"], folder: Path) -> None:
+def write_pictures(screener: "Screener", results: Sequence["Screening"], folder: Path) -> None:
     """`<number>-<film>.<finding>.jpg` for each finding shown; the number is that of the film in the results."""
     from edgecxr.report.pictures import picture
 
     folder.mkdir(parents=True, exist_ok=True)
     for number, result in enumerate(results, start=1):
-        shown = picture(result, screener.bundle.spec) if result.status == "ok" else None
-        for overlay in shown.overlays if shown else ():
+        if result.status == "refused":
+            continue
+        film = picture(result, screener.bundle.spec)
+        if film is None:
+            note(f"no picture of {shown(result.file)}: the file is gone, or not as it was when it was screened")
+        for overlay in film.overlays if film else ():
             data = base64.b64decode(overlay.uri.partition(",")[2])
             stem = os.fsdecode(os.fsencode(Path(result.file).stem)[:LONGEST_STEM])
             (folder / f"{number:05d}-{stem}.{safe(overlay.finding)}.jpg").write_bytes(data)

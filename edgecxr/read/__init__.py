@@ -11,7 +11,7 @@ from edgecxr.read.guard import DEFAULT, Limits, load
 from edgecxr.read.photo import photo_reader
 from edgecxr.spec import PreprocessSpec
 
-__all__ = ["DEFAULT", "Limits", "find_files", "is_dicom", "read_radiograph"]
+__all__ = ["DEFAULT", "Limits", "file_stamp", "find_files", "is_dicom", "read_radiograph"]
 
 
 def read_radiograph(
@@ -48,6 +48,15 @@ def _unknown(data: memoryview) -> str:
     if bytes(data[:2]) in (b"\x08\x00", b"\x00\x08"):
         return "perhaps a DICOM data set, but without the PS3.10 meta information that names its transfer syntax"
     return f"neither DICOM, PNG, TIFF nor JPEG: the file begins with {bytes(data[:8]).hex(' ')}"
+
+
+def file_stamp(path: str | Path) -> tuple[int, int] | None:
+    """Size in bytes and time of the last change in ns, to tell a file from a later one of its name; None without it."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # ValueError: a NUL in the name
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def find_files(paths: Iterable[Path]) -> Iterator[Path]:

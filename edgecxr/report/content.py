@@ -41,6 +41,7 @@ class Decided:
     screening: "Screening"
     picture: Picture | None
     positive: bool
+    lost: bool  # there would be a picture if the file were as it was
 
 
 @dataclass(frozen=True)
@@ -67,15 +68,12 @@ def decided_films(screenings: Sequence["Screening"], spec: ModelSpec | None, pic
     """Decided films, positives first, each group by how far it lies above its threshold; the first have pictures."""
     ready = sorted((item for item in screenings if item.status == "ok"), key=_urgency)
     names = _short_names([item.file for item in screenings])
-    return [
-        Decided(
-            names[item.file],
-            item,
-            picture(item, spec) if spec is not None and number < pictures else None,
-            _positive(item),
-        )
-        for number, item in enumerate(ready)
-    ]
+    films = []
+    for number, item in enumerate(ready):
+        wanted = spec is not None and number < pictures
+        shown = picture(item, spec) if spec is not None and wanted else None
+        films.append(Decided(names[item.file], item, shown, _positive(item), wanted and shown is None))
+    return films
 
 
 def refused_films(screenings: Sequence["Screening"]) -> list[Refused]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgecxr.errors import Refusal
 from edgecxr.heatmap import colour_overlay, display_gray, evidence, relevance, upsample
 from edgecxr.kernels import preprocess
-from edgecxr.read import read_radiograph
+from edgecxr.read import file_stamp, read_radiograph
 from edgecxr.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -39,11 +39,13 @@ class Picture:
 
 
 def picture(screening: "Screening", spec: ModelSpec) -> Picture | None:
-    """Pictures of a decided film, read again from its file; None where the file cannot be read again."""
+    """Pictures of a decided film, read again from its file; None where that is gone, or not what was screened."""
     try:
         radiograph = read_radiograph(screening.file, reduced_for=spec.reduced_for)
         image = preprocess([radiograph], spec.preprocess)[0, 0]
     except (OSError, Refusal):
+        return None
+    if screening.stamp not in (None, file_stamp(screening.file)):  # after reading: it may have changed meanwhile
         return None
     box = spec.preprocess.placement(*radiograph.shape)
     gray = display_gray(image, box, spec.preprocess.range_low, spec.preprocess.range_high)

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from edgecxr.bundle import Bundle
+from edgecxr.commands.screen import write_pictures
 from edgecxr.errors import EngineError
 from edgecxr.phantom import chest, write_dicom
+from edgecxr.report import write_report
 from edgecxr.runtimes.compiler import Candidate
 from edgecxr.runtimes.ort import OrtCpu
 from edgecxr.runtimes.screener import Screener
@@ -143,6 +145,32 @@ def test_a_finding_with_a_slash_in_its_name_has_a_picture(
     names = {path.name for path in (tmp_path / "maps").iterdir()}
     assert names
     assert names <= {"00001-a.Nodule_Mass.jpg", "00001-a..._b.jpg"}
+
+
+def test_no_picture_is_of_another_film_than_was_decided(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A unit that writes each film to the same name may write the next one while the folder is screened."""
+    for number, name in enumerate(("current.dcm", "kept.dcm", "gone.dcm")):
+        write_dicom(chest(number, size=128), tmp_path / name)
+    with Screener(tiny_bundle) as screener:
+        results = list(screener.screen_folder(tmp_path))
+        assert [result.status for result in results] == ["ok"] * 3
+        write_dicom(chest(4, size=128), tmp_path / "next.dcm")
+        os.replace(tmp_path / "next.dcm", tmp_path / "current.dcm")
+        (tmp_path / "gone.dcm").unlink()
+        write_pictures(screener, results, tmp_path / "maps")
+        page = write_report(
+            tmp_path / "page.html", title="t", screenings=results, manifest=screener.bundle.manifest
+        ).read_text("utf-8")
+        assert screener.screen(tmp_path / "current.dcm").stamp not in (None, results[0].stamp)
+    assert {path.name.partition(".")[0] for path in (tmp_path / "maps").iterdir()} == {"00003-kept"}
+    said = capsys.readouterr().err
+    assert said.count("the file is gone, or not as it was when it was screened") == 2
+    assert f"no picture of {tmp_path / 'current.dcm'}: " in said
+    assert page.count("No picture: the file is gone, or not as it was when it was screened.") == 2
+    assert 'alt="film kept.dcm"' in page
+    assert 'alt="film current.dcm"' not in page
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
