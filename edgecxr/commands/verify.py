@@ -61,7 +61,7 @@ def _signed(keys: tuple[str, ...], signed_by: "SignedBy | None", shipped: bool) 
 
 def golden_rows(bundle: "Bundle", *, quiet: bool) -> list[dict[str, Any]]:
     """Per engine and precision: whether it reproduces the golden set here, and why not."""
-    from edgecxr.errors import EngineError
+    from edgecxr.errors import EngineError, KernelError
     from edgecxr.runtimes.registry import ENGINES, open_engine
 
     rows: list[dict[str, Any]] = []
@@ -71,7 +71,7 @@ def golden_rows(bundle: "Bundle", *, quiet: bool) -> list[dict[str, Any]]:
             row: dict[str, Any] = {"engine": engine, "precision": precision, "passed": True, "reason": ""}
             try:
                 open_engine(bundle, engine=engine, precision=precision, point=None).close()
-            except EngineError as error:
+            except (EngineError, KernelError) as error:
                 row.update(passed=False, reason=str(error))
             rows.append(row)
             step(engine)

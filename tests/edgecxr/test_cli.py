@@ -164,6 +164,24 @@ def test_doctor_says_what_is_there(run: Run) -> None:
     assert "kernel in use" in run("doctor").stdout
 
 
+@pytest.mark.parametrize("arguments", [[], ["--json"]])
+def test_doctor_lists_everything_where_the_kernel_asked_for_is_absent(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "edgecxr", "doctor", *arguments]
+    environment = {**ENVIRONMENT, "EDGECXR_KERNELS": "nonsense"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (3, "")
+    sentence = "no kernel 'nonsense'; EDGECXR_KERNELS and kernel= take cpp or numpy"
+    if arguments:
+        topics = {row["topic"]: row for row in json.loads(done.stdout)}
+        assert topics["kernel in use"] == {"topic": "kernel in use", "state": "fault", "detail": sentence}
+        assert topics["golden openvino int8"]["detail"] == sentence
+        assert topics["default bundle"]["state"] == "fault"
+        assert "NVIDIA GPU" in topics
+    else:
+        assert f"FAULT   kernel in use                {sentence}" in done.stdout
+        assert "NVIDIA GPU" in done.stdout
+
+
 FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 
 
