@@ -64,6 +64,9 @@ def evaluate(
         note(f"warning: {warning}")
     dataset = chosen
     with opened.running() as running:
+        for warning in running.warnings:
+            note(f"warning: {warning}")
+        warnings += running.warnings
         answers, refused = ask_films([running], labelled(dataset, opened.heads), quiet=as_json)
         figures = _figures(running, answers, opened.heads, (at_specificity, at_sensitivity))
     if html is not None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgecxr.commands.choices import check_choices, misuse
 from edgecxr.commands.terminal import require_train
+from edgecxr.errors import EngineError
 from edgecxr.teachers.names import HISTORY, RECIPES, RECORD
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from edgecxr.dataset import HeadColumns
     from edgecxr.radiograph import Radiograph
     from edgecxr.refusal import EmbeddingGate
+    from edgecxr.runtimes.engine import Engine
     from edgecxr.spec import OperatingPoint, PreprocessSpec
 
 __all__ = ["Answer", "Evaluated", "Running", "open_evaluated"]
@@ -48,6 +50,7 @@ class Running:
     gate: "EmbeddingGate | None"
     reduced_for: "PreprocessSpec | None"  # what `read_radiograph` may decode JPEG 2000 for
     described: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()  # sentences without a full stop
 
 
 class Evaluated(ABC):
@@ -88,10 +91,9 @@ class EvaluatedBundle(Evaluated):
     @contextmanager
     def running(self) -> Iterator[Running]:
         """The bundle on its engine."""
-        from edgecxr.runtimes.registry import open_engine
-
         spec = self._bundle.spec
-        with open_engine(self._bundle, *self._choice, point=None) as engine:
+        opened, warnings = self._open()
+        with opened as engine:
             precision, family = engine.precision, engine.family
 
             def ask(film: "Radiograph") -> Answer:
@@ -107,7 +109,25 @@ class EvaluatedBundle(Evaluated):
                 self._bundle.gate(precision),
                 spec.reduced_for,
                 engine.describe(),
+                warnings,
             )
+
+    def _open(self) -> tuple["Engine", tuple[str, ...]]:
+        """What `screen` opens, so that its figures are told: `auto` passes over an engine that has no thresholds.
+
+        Where nothing here has thresholds, an engine is measured all the same, and a warning says so.
+        """
+        from edgecxr.runtimes.registry import open_engine
+
+        points = self._bundle.spec.operating_points
+        if not points or "auto" not in self._choice:
+            return open_engine(self._bundle, *self._choice, point=None), ()
+        try:
+            return open_engine(self._bundle, *self._choice, point=points[0].name), ()
+        except EngineError:
+            engine = open_engine(self._bundle, *self._choice, point=None)
+        told = f"no engine here can decide at {points[0].name!r}, so screen has none; figures are of"
+        return engine, (f"{told} {engine.family} {engine.precision}",)
 
 
 class EvaluatedTeacher(Evaluated):

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from edgecxr.bundle import Bundle
+from edgecxr.bundle.recalibrated import write_recalibrated
 from edgecxr.commands.evaluated import open_evaluated
 from edgecxr.dataset import HeadColumns, load_dataset
 from edgecxr.phantom import chest, write_dataset, write_dicom
@@ -35,6 +37,37 @@ def test_a_bundle_is_measured_and_drawn(run: Any, films: Path, tiny_bundle: Path
     assert page.count("specificity 0.8 by choice") == len(findings)
     text = run("evaluate", tiny_bundle, "--data", films, "--at-sensitivity", "0.9").stdout
     assert "specificity at sensitivity 0.9: " in text
+
+
+def test_auto_measures_what_screen_decides_with(run: Any, films: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    before = Bundle.open(tiny_bundle)
+    points = [item for item in before.spec.operating_points if item.engine == "onnxruntime-cpu"]
+    write_recalibrated(before, tmp_path / "ours.cxr", points, {})
+    fp32 = [item for item in points if item.precision == "fp32"]
+    write_recalibrated(before, tmp_path / "fp32.cxr", fp32, {})
+    for name, choice in (("ours.cxr", []), ("ours.cxr", ["--precision", "fp16"]), ("fp32.cxr", [])):
+        screened = json.loads(run("screen", films, "--bundle", name, "--json", *choice).stdout)["results"][0]
+        told = json.loads(run("evaluate", name, "--data", films, "--json", *choice).stdout)
+        assert screened["engine"] == told["engine"] == "onnxruntime-cpu"
+        assert told["name"] == f"tiny {screened['precision']} onnxruntime-cpu"
+        assert all(row["operating_points"] for row in told["classes"] if row["is_finding"])
+        assert not any("no engine here" in warning for warning in told["warnings"])
+
+
+def test_where_nothing_can_decide_figures_come_with_a_warning(
+    run: Any, films: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    before = Bundle.open(tiny_bundle)
+    points = [item.model_copy(update={"engine": "abacus-cpu"}) for item in before.spec.operating_points[:2]]
+    write_recalibrated(before, tmp_path / "far.cxr", points, {})
+    done = run("evaluate", "far.cxr", "--data", films, "--json", "--html", "page.html")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["name"], told["engine"]) == ("tiny int8 openvino-cpu", "openvino-cpu")
+    warning = "no engine here can decide at 'screening', so screen has none; figures are of openvino-cpu int8"
+    assert told["warnings"][-1] == warning
+    assert f"warning: {warning}\n" in done.stderr
+    assert "no engine here can decide at" in (tmp_path / "page.html").read_text("utf-8")
 
 
 def test_evaluate_takes_the_test_folds_of_the_data_it_was_built_on(run: Any, tiny_build: Any, tmp_path: Path) -> None:
