@@ -13,6 +13,7 @@ __all__ = ["LIMIT_BYTES", "loose_member", "pack", "read_bytes", "unpack"]
 
 LIMIT_BYTES = 64 * 1024 * 1024  # a student is about 3 MB in INT8; a file larger than this is no bundle of ours
 LOOSE = 1024 * 1024  # bytes of a manifest, at most
+MOST = 64  # members; a bundle has nine at most
 # Of APPNOTE.TXT 6.3.10: signature, version, flags, method, time and date (1980-01-01), CRC, sizes, lengths, attributes
 LOCAL = struct.Struct("<4s5H3I2H")
 CENTRAL = struct.Struct("<4s6H3I5H2I")
@@ -73,6 +74,8 @@ def loose_member(data: bytes, name: str) -> bytes | None:
 def _check_listing(listing: list[zipfile.ZipInfo], size: int, source: str) -> None:
     if not listing or listing[0].header_offset != 0:  # a cut file may end in the directory of an npz within it
         raise zipfile.BadZipFile("the directory is not that of the whole file")
+    if len(listing) > MOST:
+        raise BundleError(f"{source}: holds {len(listing)} members, a bundle {MOST} at most; it is not used")
     seen: set[str] = set()
     for info in listing:
         name = info.filename

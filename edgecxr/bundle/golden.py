@@ -3,20 +3,37 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
 from edgecxr.bundle import arrays
+from edgecxr.bundle.manifest import describe
 from edgecxr.errors import BundleError
-from edgecxr.radiograph import Radiograph, Window
-from edgecxr.spec import ModelSpec, Precision
+from edgecxr.radiograph import Radiograph, VoiFunction, Window
+from edgecxr.spec import ModelSpec, Precision, Strict
 
 __all__ = ["Golden"]
 
 OUTPUTS = ("logits", "cam", "embedding")
 MEMBER = "golden.npz"
+
+
+class _Header(Strict):
+    """What `golden.npz` says of a frame beside its pixels."""
+
+    bits_stored: Annotated[int, Field(ge=1, le=16)]
+    slope: FiniteFloat
+    intercept: FiniteFloat
+    window: tuple[FiniteFloat, FiniteFloat, VoiFunction] | None
+    inverted: bool
+    padding: tuple[int, int] | None
+    source: str
+
+
+HEADERS = TypeAdapter(tuple[_Header, ...])
 
 
 @dataclass(frozen=True)
@@ -47,9 +64,11 @@ class Golden:
         """Read what `to_bytes` wrote. Raises BundleError."""
         stored = arrays.load(data, MEMBER)
         try:
-            headers = json.loads(stored.pop("headers").tobytes())
+            headers = HEADERS.validate_json(stored.pop("headers").tobytes())
             frames = tuple(_frame(stored.pop(f"pixels.{index}"), header) for index, header in enumerate(headers))
-        except (KeyError, TypeError, ValueError) as error:
+        except ValidationError as error:
+            raise BundleError(f"{MEMBER}: its frames: {describe(error)}; build the bundle again") from error
+        except (KeyError, ValueError) as error:
             raise BundleError(f"{MEMBER}: its frames cannot be read ({error!r}); build the bundle again") from error
         outputs: dict[str, dict[Any, NDArray[np.float32]]] = {output: {} for output in OUTPUTS}
         for name, values in stored.items():
@@ -92,13 +111,8 @@ def _header(frame: Radiograph) -> dict[str, Any]:
     }
 
 
-def _frame(pixels: NDArray[Any], header: dict[str, Any]) -> Radiograph:
+def _frame(pixels: NDArray[Any], header: _Header) -> Radiograph:
     if pixels.ndim != 2 or pixels.dtype not in (np.uint8, np.int8, np.uint16, np.int16):
         raise ValueError(f"pixels {pixels.shape} {pixels.dtype}, wanted (H, W) of 8 or 16 bits")
-    window, padding = header.pop("window"), header.pop("padding")
-    return Radiograph(
-        np.ascontiguousarray(pixels),
-        window=None if window is None else Window(*window),
-        padding=None if padding is None else (int(padding[0]), int(padding[1])),
-        **header,
-    )
+    said = dict(header) | {"window": None if header.window is None else Window(*header.window)}
+    return Radiograph(np.ascontiguousarray(pixels), **said)

@@ -77,7 +77,7 @@ def install(
     prove: Accept | None = None,
     keep: Collection[Path] = (),
 ) -> Installation:
-    """Verify every digest, every member and the signature, prove the bundle, copy it, then switch to it.
+    """Verify every digest, the signature and every member, prove the bundle, copy it, then switch to it.
 
     `prove` opens it on this machine's engines and raises where none reproduces the golden set. What is checked is what
     is written: the file is read once. Copies that are neither current, previous nor in `keep` are removed.
@@ -87,8 +87,8 @@ def install(
     """
     data = archive.read_bytes(Path(bundle))
     opened = Bundle(archive.unpack(data, str(bundle)), str(bundle))
-    opened.verify()
     signed_by = signature.check(opened, trusted, allow_unsigned)
+    opened.verify()  # reads more than digests: of what nobody signed only where that is allowed
     if prove is not None:
         prove(opened)
     place = _place(folder)
@@ -132,8 +132,8 @@ def rollback(
         if to is not None and path != to:
             raise BundleError(f"{place}: the bundle before is {path.name} by now, not {to.name}; nothing was put back")
         opened = Bundle.open(path)
-        opened.verify()
         signed_by = signature.check(opened, trusted, allow_unsigned)
+        opened.verify()
         if prove is not None:
             prove(opened)
         _write(place, after)

@@ -22,6 +22,15 @@ from edgecxr.radiograph import Lut, Radiograph, Window
 from edgecxr.spec import ReadingSpec
 
 MODELS = ("model.fp16.onnx", "model.fp32.onnx", "model.int8.onnx")
+HEADER = {
+    "bits_stored": 12,
+    "slope": 1.0,
+    "intercept": 0.0,
+    "window": None,
+    "inverted": False,
+    "padding": None,
+    "source": "drawn",
+}
 MEMBERS = ["card.md", "evaluation.json", "gates.npz", "golden.npz", "manifest.json", *MODELS]
 
 
@@ -304,10 +313,77 @@ def test_a_golden_set_must_have_fp32_and_frames(tiny_build: Any, tmp_path: Path)
 
 
 def test_broken_golden_frames_are_refused(members: dict[str, bytes], tmp_path: Path) -> None:
-    header = np.frombuffer(b'[{"window": null, "padding": null}]', np.uint8)
+    header = np.frombuffer(json.dumps([HEADER]).encode(), np.uint8)
     for arrays in ({}, {"headers": header}, {"headers": header, "pixels.0": np.zeros((2, 2), np.float64)}):
         altered = sealed({**members, "golden.npz": dump(arrays)})
         refused(altered, "golden.npz: its frames cannot be read", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        ["a"],
+        3,
+        [HEADER | {"padding": []}],
+        [HEADER | {"window": [1, "a", "LINEAR"]}],
+        [HEADER | {"bits_stored": 99}],
+        [HEADER | {"voi_lut": 1}],
+    ],
+)
+def test_headers_of_golden_frames_that_are_none_are_refused(
+    headers: Any, members: dict[str, bytes], tmp_path: Path
+) -> None:
+    arrays = {
+        "headers": np.frombuffer(json.dumps(headers).encode(), np.uint8),
+        "pixels.0": np.zeros((2, 2), np.uint16),
+    }
+    altered = sealed({**members, "golden.npz": dump(arrays)})
+    refused(altered, "golden.npz: its frames: .*; build the bundle again", tmp_path)
+
+
+def test_headers_nested_too_deep_are_refused(members: dict[str, bytes], tmp_path: Path) -> None:
+    altered = sealed({**members, "golden.npz": dump({"headers": np.full(200_000, ord("["), np.uint8)})})
+    refused(altered, "golden.npz: its frames: ", tmp_path)
+
+
+def test_a_gate_of_text_is_refused(members: dict[str, bytes], tmp_path: Path) -> None:
+    arrays = {f"fp32.{name}": np.array(["a"]) for name in ("mean", "basis", "spread", "weights")}
+    altered = sealed({**members, "gates.npz": dump(arrays)})
+    refused(altered, "gates.npz: its arrays cannot be read .*plain numbers", tmp_path)
+
+
+@pytest.mark.parametrize("shape", ["(4398046511104,)", "(3,)", "(0, 99999999999999999999999)"])
+def test_an_array_that_claims_what_it_has_not_is_refused(shape: str, members: dict[str, bytes], tmp_path: Path) -> None:
+    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("headers.npy", b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode())
+    altered = sealed({**members, "golden.npz": buffer.getvalue()})
+    refused(altered, "golden.npz: its arrays cannot be read", tmp_path)
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
+def test_arrays_that_claim_little_and_hold_much_are_not_unpacked(
+    packing: int, members: dict[str, bytes], tmp_path: Path
+) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", packing) as archive:
+        archive.writestr("headers.npy", bytes(200_000_000))
+    claimed = (200_000_000).to_bytes(4, "little")
+    small = buffer.getvalue().replace(claimed, (200).to_bytes(4, "little"))
+    bundle = sealed({**members, "golden.npz": small})
+    tracemalloc.start()
+    refused(bundle, "golden.npz: its arrays cannot be read", tmp_path)
+    assert tracemalloc.get_traced_memory()[1] < 100_000_000
+    tracemalloc.stop()
+
+
+def test_more_members_than_a_bundle_has_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "many.cxr"
+    with zipfile.ZipFile(path, "w") as archive:
+        for index in range(66_000):  # more than the directory of a plain zip can count
+            archive.writestr(str(index), b"")
+    refused(path.read_bytes(), "holds 66000 members, a bundle 64 at most", tmp_path)
 
 
 def test_a_golden_frame_with_a_table_is_not_written(tiny_build: Any, tmp_path: Path) -> None:

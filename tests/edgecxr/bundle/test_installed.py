@@ -1,5 +1,6 @@
 """Installed bundles: the switch is one moment, and whatever happens before it leaves the old one in use."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from edgecxr.bundle import Bundle, default_bundle_path
+from edgecxr.bundle.archive import pack, unpack
 from edgecxr.bundle.installed import current, install, previous, rollback
 from edgecxr.bundle.keys import generate, read_private
 from edgecxr.bundle.signature import sign
@@ -181,6 +183,19 @@ def test_a_refused_bundle_leaves_the_old_one(bundles: list[Path], tmp_path: Path
     with pytest.raises(BundleError, match="is not signed"):
         rollback(tmp_path)
     assert (current(tmp_path), held(tmp_path)) == (old, before)
+
+
+def test_members_of_an_unsigned_bundle_are_not_read(bundles: list[Path], tmp_path: Path) -> None:
+    members = unpack(bundles[0].read_bytes(), "first")
+    members["card.md"] = b"\xff"
+    manifest = json.loads(members["manifest.json"])
+    manifest["members"]["card.md"] = hashlib.sha256(b"\xff").hexdigest()
+    members["manifest.json"] = json.dumps(manifest).encode()
+    (tmp_path / "strange.cxr").write_bytes(pack(members))
+    with pytest.raises(BundleError, match="is not signed"):
+        install(tmp_path, tmp_path / "strange.cxr")
+    with pytest.raises(BundleError, match=r"card\.md is not UTF-8"):
+        install(tmp_path, tmp_path / "strange.cxr", allow_unsigned=True)
 
 
 def test_a_bundle_that_this_machine_does_not_reproduce_is_refused(
