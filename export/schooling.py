@@ -54,7 +54,12 @@ def _first(bench: Bench, member: TrainedMember) -> TrainedMember:
 def record_of(
     bench: Bench, plan: TrainedMember | TrainedGroup, architecture: str, joint: tuple[str, ...] = ()
 ) -> MemberRecord:
-    """`teacher.json` of a network that was trained as `plan` says, before its weights; `joint` as in `MemberRecord`."""
+    """`teacher.json` of a network that was trained as `plan` says, before its weights; `joint` as in `MemberRecord`.
+
+    The folds of `pretrain`, where it takes part, taught it too.
+    """
+    folds, first = bench.recipe.data.folds, bench.recipe.pretrain if plan.pretrain else None
+    taught = {"train": tuple(sorted({*folds.train, *((first and first.folds) or ())}))}
     return MemberRecord(
         name=plan.name,
         architecture=architecture,
@@ -65,7 +70,7 @@ def record_of(
         reading=bench.recipe.reading,
         zooms=plan.zooms,
         data_digest=bench.films.dataset.digest,
-        folds={purpose: bench.recipe.data.folds.of(purpose) for purpose in ("train", "validate", "test")},
+        folds=taught | {purpose: folds.of(purpose) for purpose in ("validate", "test")},
     )
 
 

@@ -222,11 +222,17 @@ def open_evaluated(path: Path | None, engine: str, precision: str, teacher: str 
 
 
 def _folds(recipe: str) -> dict[str, list[int]]:
-    """Folds of a build's data by purpose (train, validate, test), none where its recipe's text does not say."""
+    """Folds of a build's data by purpose (train, validate, test), none where its recipe's text does not say.
+
+    Those of its `pretrain` taught it too.
+    """
     try:
-        folds = yaml.safe_load(recipe)["data"]["folds"]
-        return {purpose: [int(fold) for fold in folds[purpose]] for purpose in ("train", "validate", "test")}
-    except (yaml.YAMLError, KeyError, TypeError, ValueError):
+        told = yaml.safe_load(recipe)
+        folds = told["data"]["folds"]
+        found = {purpose: [int(fold) for fold in folds[purpose]] for purpose in ("train", "validate", "test")}
+        earlier = (told.get("pretrain") or {}).get("folds") or ()
+        return found | {"train": sorted({*found["train"], *map(int, earlier)})}
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError):
         return {}
 
 

@@ -13,15 +13,17 @@ from edgecxr.export.bench import Bench  # noqa: E402
 from edgecxr.export.films import gather_films  # noqa: E402
 from edgecxr.export.fusion import fuse_members  # noqa: E402
 from edgecxr.export.recipe import load_recipe  # noqa: E402
+from edgecxr.export.schooling import record_of  # noqa: E402
 from edgecxr.export.stages import Workshop  # noqa: E402
 from edgecxr.export.students import choose_student  # noqa: E402
 from edgecxr.teachers.progress import Silent  # noqa: E402
+from edgecxr.teachers.teacher import open_member  # noqa: E402
 from edgecxr.teachers.weights import read_weights  # noqa: E402
 
 RECIPE = """\
 name: still
 version: "1"
-data: {phantom: {films_per_finding: 10, size: 64}, folds: {train: [0, 1, 2], validate: [3], test: [4]}}
+data: {phantom: {films_per_finding: 10, size: 64}, folds: {train: [0, 1], validate: [3], test: [4]}}
 heads:
   - head: {name: diagnosis, kind: softmax, classes: [normal, covid, pneumonia], reference: normal}
     column: label
@@ -31,6 +33,7 @@ pretrain:
   heads:
     - head: {name: earlier, kind: softmax, classes: [pneumonia, normal, covid]}
       column: label
+  folds: [1, 2]
   training: *still
 teachers:
   - {name: plain, architecture: test_resnet}
@@ -62,3 +65,7 @@ def test_of_as_many_outputs_none_is_taken_over_by_its_position(tmp_path: Path) -
     )
     torch.testing.assert_close(student["backbone.conv1.0.weight"], before["backbone.conv1.0.weight"], rtol=0, atol=1e-6)
     assert not torch.isclose(student["head.weight"], before["head.weight"], atol=1e-6).flatten(1).all(1).any()
+    folder = workshop.outcomes["teacher-keeping"].folder
+    assert open_member(folder).member.folds == {"train": (0, 1, 2), "validate": (3,), "test": (4,)}
+    alone = plan.teachers[0].model_copy(update={"pretrain": False})
+    assert record_of(bench, alone, "test_resnet").folds["train"] == (0, 1)

@@ -168,6 +168,11 @@ def test_the_films_that_taught_the_bundle_set_no_threshold(
     assert not (tmp_path / "ours.cxr").exists()
     done = run("calibrate", own, "--data", films, "--folds", "2,3,4", "--specificity", "0.7", "--out", "ours.cxr")
     assert "fold 2 served to validate this bundle" in done.stderr
+    earlier = {"recipe_text": "{data: {folds: {train: [0], validate: [2], test: [3, 4]}}, pretrain: {folds: [0, 1]}}"}
+    own = tiny_build.write(tmp_path / "two.cxr", provenance=origin | earlier)
+    done = run("calibrate", own, "--data", films, "--folds", "1,2,3", "--specificity", "0.7", "--out", "two-ours.cxr")
+    assert "fold 1 of these films taught the bundle" in done.stderr
+    assert not (tmp_path / "two-ours.cxr").exists()
 
 
 def test_labels_that_are_swapped_give_no_threshold(run: Run, tiny_bundle: Path, films: Path, tmp_path: Path) -> None:

@@ -89,6 +89,10 @@ def test_evaluate_takes_the_test_folds_of_the_data_it_was_built_on(run: Any, tin
     done = run("evaluate", own, "--data", ".", "--json", "--folds", "0,2")
     assert json.loads(done.stdout)["folds"] == [0, 2]
     assert "warning: fold 0 served to train this bundle" in done.stderr
+    text = "{data: {folds: {train: [0], validate: [1], test: []}}, pretrain: {folds: [2]}}"
+    earlier = tiny_build.write(tmp_path / "earlier.cxr", provenance=origin | {"recipe_text": text})
+    done = run("evaluate", earlier, "--data", ".", "--json", "--folds", "2")
+    assert "warning: fold 2 served to train this bundle" in done.stderr
     other = tiny_build.write(tmp_path / "other.cxr")
     done = run("evaluate", other, "--data", ".", "--json")
     assert json.loads(done.stdout)["folds"] == [0, 1, 2]
