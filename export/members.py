@@ -1,17 +1,21 @@
 """The teachers of a build, each a stage of its own: trained, chosen among candidates, or brought by the user."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from edgecxr.export.bench import Bench
 from edgecxr.export.groups import chosen, joined
 from edgecxr.export.recipe import Recipe, TeacherSource, TrainedGroup, TrainedMember
 from edgecxr.export.schooling import LOGITS, ask, file_of, pretrained_file, sha256, stage_of, trained
 from edgecxr.export.stages import Stage
-from edgecxr.teachers.foreign import FactorySource, Source, load_foreign
+from edgecxr.teachers.foreign import FactorySource, OnnxSource, Source, load_foreign
 
 __all__ = ["Vote", "ask_members", "check_files", "file_digests"]
 
@@ -62,7 +66,28 @@ def check_files(recipe: Recipe, base: Path) -> None:
 
 
 def file_digests(member: Source, base: Path) -> dict[str, str]:
-    """SHA-256 of each file that a foreign teacher is made of, the source of its module among them."""
+    """SHA-256 of each file that a foreign teacher is made of: the source of its module, weights beside an ONNX file."""
     found = {name: sha256(file_of(member.name, base / name)) for name in member.files}
     source = member.module_file(base) if isinstance(member, FactorySource) else None
+    if isinstance(member, OnnxSource):
+        folder = (base / member.onnx).parent
+        found |= {name: sha256(file_of(member.name, folder / name)) for name in _external(base / member.onnx)}
     return found if source is None else {**found, source.name: sha256(source)}
+
+
+def _external(path: Path) -> list[str]:
+    """The files beside an ONNX file that hold weights of it; none of a file that is not ONNX, which nobody opens."""
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except DecodeError:
+        return []
+    return sorted({ExternalDataInfo(tensor).location for tensor in _tensors(graph) if uses_external_data(tensor)})
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor that a graph holds, and those of graphs within it."""
+    yield from graph.initializer
+    for attribute in (item for node in graph.node for item in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        for inner in (attribute.g, *attribute.graphs):
+            yield from _tensors(inner)
