@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +13,7 @@ pytest.importorskip("torch")
 
 from edgecxr.bundle import Bundle  # noqa: E402
 from edgecxr.errors import StageError  # noqa: E402
+from edgecxr.export.finetuning import RANGES  # noqa: E402
 from edgecxr.export.libraries import versions  # noqa: E402
 from edgecxr.export.pipeline import Build, Built  # noqa: E402
 from edgecxr.export.recipe import load_recipe  # noqa: E402
@@ -154,6 +156,27 @@ def test_a_change_runs_what_depends_on_it_and_nothing_else(folder: Path, first: 
     assert ran == ["int8-qat", "scores-int8-qat"]
     assert "teacher-trained: cached" in told
     assert Bundle.open(built.path).evaluation()["precisions"][1]["method"] == "qat"
+
+
+def test_training_between_integers_depends_on_the_films_that_it_is_calibrated_on(
+    folder: Path, first: tuple[Built, list[str]]
+) -> None:
+    text = RECIPE.replace("qat: never", "qat: always")
+    before = build(folder, text)[0]
+    more = build(folder, text.replace("calibration_films: 16", "calibration_films: 20"))[0]
+    assert [outcome.name for outcome in more.stages if outcome.how == "ran"] == ["int8-qat", "scores-int8-qat"]
+    old, new = (
+        next(outcome.folder for outcome in built.stages if outcome.name == "int8-qat") for built in (before, more)
+    )
+    ranges = (old / RANGES).read_text()
+    assert ranges != (new / RANGES).read_text()
+    # killed after its first epoch; what calibration observes by now, on a new version or more threads, is not the same
+    old.rename(new.with_name(f"{new.name}.partial"))
+    (new.with_name(f"{new.name}.partial") / DONE).unlink()
+    shutil.rmtree(new)
+    again = build(folder, text.replace("calibration_films: 16", "calibration_films: 20"))[0]
+    assert [outcome.name for outcome in again.stages if outcome.how == "resumed"] == ["int8-qat"]
+    assert (new / RANGES).read_text() == ranges
 
 
 def test_the_same_recipe_gives_the_same_bytes(folder: Path, first: tuple[Built, list[str]]) -> None:
