@@ -22,11 +22,12 @@ from edgecxr.errors import StageError
 from edgecxr.export.student import Student
 from edgecxr.scores import columns
 from edgecxr.spec import Head
+from edgecxr.teachers.compute import Autocast
 from edgecxr.teachers.losses import MixedLoss
 from edgecxr.teachers.progress import Progress
 from edgecxr.teachers.training import Samples, TrainResult, TrainSettings, train
 
-__all__ = ["DistillLoss", "DistillSettings", "LiveTeacher", "Taught", "distill", "with_soft"]
+__all__ = ["DistillLoss", "DistillSettings", "LiveTeacher", "QatSettings", "Taught", "distill", "with_soft"]
 
 SOFT = "teacher logits"  # beside the heads' own targets: (N, C) float32
 
@@ -48,6 +49,14 @@ class DistillSettings(TrainSettings):
                 "copies and films_per_class are for teachers; a student learns from each film once an epoch"
             )
         return self
+
+
+class QatSettings(DistillSettings):
+    """How a student that has been distilled goes on between fake integers."""
+
+    epochs: Annotated[int, Field(ge=1)] = 8
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    autocast: Autocast = "off"  # bfloat16 would round what the engines do not
 
 
 class Taught(NamedTuple):

@@ -15,7 +15,7 @@ from edgecxr.dataset import HeadColumns
 from edgecxr.decision import OperatingRule
 from edgecxr.errors import RecipeError
 from edgecxr.export.calibration import RANGE_METHODS, RangeMethod
-from edgecxr.export.distillation import DistillSettings
+from edgecxr.export.distillation import DistillSettings, QatSettings
 from edgecxr.export.gate import GateMargins, StudentMargins
 from edgecxr.export.late_faults import late_faults
 from edgecxr.export.teacher_plans import (
@@ -150,7 +150,7 @@ class Quantize(Strict):
     methods: Annotated[tuple[RangeMethod, ...], Field(min_length=1)] = RANGE_METHODS
     calibration_films: Annotated[int, Field(ge=8, le=5000)] = 200
     qat: Literal["auto", "never", "always"] = "auto"  # auto: where calibration alone does not pass the gate
-    qat_training: DistillSettings = DistillSettings(epochs=8, learning_rate=1e-4, autocast="off")
+    qat_training: QatSettings = QatSettings()
     tolerance: Annotated[
         float, Field(gt=0, le=0.2, description="largest change of a probability on the golden set")
     ] = 0.02

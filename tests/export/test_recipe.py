@@ -60,6 +60,13 @@ def test_members_inherit_the_recipes_settings_key_by_key(tmp_path: Path) -> None
     assert recipe.model_heads[0].findings == ("covid",)
 
 
+def test_one_key_of_training_between_integers_leaves_the_others_as_they_are(tmp_path: Path) -> None:
+    before = load_recipe(write(tmp_path, RIGHT)).quantize.qat_training
+    assert (before.epochs, before.learning_rate, before.autocast, before.temperature) == (8, 1e-4, "off", 3)
+    text = RIGHT.replace("card:", "quantize: {qat_training: {batch: 16}}\ncard:")
+    assert load_recipe(write(tmp_path, text)).quantize.qat_training == before.model_copy(update={"batch": 16})
+
+
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
