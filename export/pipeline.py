@@ -175,5 +175,7 @@ def _replacing(path: Path) -> Iterator[Path]:
     try:
         yield place
         os.replace(place, path)
+    except OSError as error:
+        raise StageError(f"{path}: cannot be written: {error.strerror or error}; make room, and build again") from error
     finally:
         place.unlink(missing_ok=True)

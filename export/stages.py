@@ -112,13 +112,15 @@ class Workshop:
         folder = self.folder / f"{stage.name}-{digest[:12]}"
         if _is_done(folder, digest):
             return self._note(Outcome(stage.name, digest, folder, 0.0, "cached", _libraries_of(folder)))
-        partial, resumed = _open_partial(folder, stage.resumable)
-        start = time.perf_counter()
-        stage.run(partial)
-        seconds = time.perf_counter() - start
-        told = {"stage": stage.name, "digest": digest, "inputs": inputs, "seconds": round(seconds, 3)}
-        libraries = versions()
-        _finish(partial, folder, {**told, "libraries": libraries})
+        libraries, start = versions(), time.perf_counter()
+        try:
+            partial, resumed = _open_partial(folder, stage.resumable)
+            stage.run(partial)
+            seconds = time.perf_counter() - start
+            told = {"stage": stage.name, "digest": digest, "inputs": inputs, "seconds": round(seconds, 3)}
+            _finish(partial, folder, {**told, "libraries": libraries})
+        except OSError as error:
+            raise StageError(_refused(stage.name, folder, error)) from error
         return self._note(Outcome(stage.name, digest, folder, seconds, "resumed" if resumed else "ran", libraries))
 
     def _inputs(self, stage: Stage) -> dict[str, Any]:
@@ -138,6 +140,14 @@ class Workshop:
         if self._tell is not None:
             self._tell(outcome)
         return outcome.folder
+
+
+def _refused(name: str, folder: Path, error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    return (
+        f"stage {name!r} could not go on in {folder.parent}: {where}{error.strerror or error}; "
+        "see to that, and build again: finished stages are kept"
+    )
 
 
 def _is_done(folder: Path, digest: str) -> bool:

@@ -1,5 +1,6 @@
 """Films preprocessed once, by the kernel that deployment uses, and kept on disk for every epoch after."""
 
+import errno
 import hashlib
 import json
 import os
@@ -58,8 +59,8 @@ def build_film_cache(
 ) -> FilmCache:
     """The cache of `dataset`, read as `reading` says, under `spec`; from `folder` if it is there, else made now.
 
-    `threads` readers work at once (0: one per core). Raises DatasetError naming every film that is refused; then
-    nothing is kept.
+    `threads` readers work at once (0: one per core). Raises DatasetError naming every film that is refused, OSError
+    where the disk has no room; then nothing is kept.
     """
     path = folder / f"{_key(dataset, spec, reading)[:24]}.npy"
     if not path.exists():
@@ -86,7 +87,12 @@ def _fill(path: Path, dataset: Dataset, chain: tuple[PreprocessSpec, ReadingSpec
     reduced_for = reading.reduced_for(spec)
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial.npy")
     shape = (len(dataset.films), 1, spec.size, spec.size)
-    images = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float16, shape=shape)
+    try:
+        images = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float16, shape=shape)
+        _reserve(partial)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
     problems: list[str] = []
 
     def load(row: int) -> str | None:
@@ -106,6 +112,18 @@ def _fill(path: Path, dataset: Dataset, chain: tuple[PreprocessSpec, ReadingSpec
         raise DatasetError(problems)
     partial.replace(path)
     path.with_suffix(".json").write_text(json.dumps({"dataset": dataset.digest, "spec": spec.model_dump()}, indent=1))
+
+
+def _reserve(path: Path) -> None:
+    """Take all of the file's room now: a hole in a mapped file that the disk cannot fill ends the process."""
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        return
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # what file systems without it say
+                raise
 
 
 def _ordered(load: Callable[[int], str | None], rows: Iterable[int], threads: int) -> Iterator[str | None]:

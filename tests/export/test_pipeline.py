@@ -1,8 +1,12 @@
 """A whole build on drawn films: every kind of stage once, and what is cached when the recipe changes."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
+import textwrap
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -217,6 +221,30 @@ def test_a_student_that_fell_behind_is_not_packed(folder: Path, first: tuple[Bui
     )
     with pytest.raises(StageError, match=r"the student fell behind the ensemble: .*; distill it longer"):
         build(folder, strict)
+
+
+def test_a_disk_without_room_for_the_bundle_is_one_sentence(folder: Path, first: tuple[Built, list[str]]) -> None:
+    (folder / "tiny.yaml").write_text(RECIPE)
+    script = textwrap.dedent("""
+        import resource, signal, sys
+        from pathlib import Path
+        from edgecxr.errors import StageError
+        from edgecxr.export.pipeline import Build
+        from edgecxr.export.recipe import load_recipe
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+        path = Path(sys.argv[1])
+        try:
+            Build(load_recipe(path), path, path.parent / "work", tell=lambda line: None).run(path.parent / "x.cxr")
+        except StageError as error:
+            print(error)
+    """)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", script, str(folder / "tiny.yaml")]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout == f"{folder / 'x.cxr'}: cannot be written: File too large; make room, and build again\n"
+    assert not list(folder.glob("*.cxr"))
 
 
 def test_the_result_is_plain_json(first: tuple[Built, list[str]]) -> None:

@@ -79,6 +79,29 @@ def test_a_stage_that_fails_leaves_no_result(tmp_path: Path) -> None:
     assert not (Workshop(tmp_path).run(Stage("teach", write("t"))) / "half.txt").exists()
 
 
+def test_a_disk_that_refuses_is_one_sentence(tmp_path: Path) -> None:
+    script = textwrap.dedent("""
+        import resource, signal, sys
+        from pathlib import Path
+        from edgecxr.errors import StageError
+        from edgecxr.export.stages import Stage, Workshop
+
+        workshop = Workshop(Path(sys.argv[1]))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        try:
+            workshop.run(Stage("teach", lambda folder: (folder / "weights").write_bytes(bytes(5000))))
+        except StageError as error:
+            print(error)
+    """)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout.startswith(
+        f"stage 'teach' could not go on in {tmp_path}: File too large; see to that, and build"
+    )
+
+
 def test_a_killed_build_keeps_finished_stages_and_resumes_the_one_it_was_in(tmp_path: Path) -> None:
     script = textwrap.dedent("""
         import os, signal, sys

@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+import textwrap
+
 import numpy as np
 import pytest
 
@@ -39,6 +44,39 @@ def test_it_is_made_once_per_specification(dataset, tmp_path):
     build_film_cache(dataset, SPEC, tmp_path, progress=lambda *shown: pytest.fail("made again"))
     build_film_cache(dataset, PreprocessSpec(size=32), tmp_path)
     assert len(list(tmp_path.glob("*.npy"))) == 2
+
+
+def test_its_room_on_the_disk_is_taken_before_it_is_filled(dataset, tmp_path):
+    seen = []
+
+    def look(*_):
+        (partial,) = tmp_path.glob(".*.partial.npy")
+        seen.append(partial.stat())
+
+    build_film_cache(dataset, PreprocessSpec(size=256), tmp_path, threads=1, progress=look)
+    assert seen[0].st_blocks * 512 >= seen[0].st_size
+
+
+def test_a_disk_without_room_is_told_of_before_a_film_is_read(folder, tmp_path):
+    script = textwrap.dedent("""
+        import resource, signal, sys
+        from pathlib import Path
+        from edgecxr.dataset import load_dataset
+        from edgecxr.spec import PreprocessSpec
+        from edgecxr.teachers.film_cache import build_film_cache
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        try:
+            build_film_cache(load_dataset(sys.argv[1]), PreprocessSpec(size=256), Path(sys.argv[2]))
+        except OSError as error:
+            print(error.strerror)
+    """)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", script, str(folder), str(tmp_path)]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout == "File too large\n"
+    assert not list(tmp_path.iterdir())
 
 
 def test_jpeg_2000_is_read_as_the_model_will_read_it(tmp_path):
