@@ -23,7 +23,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from edgecxr.errors import EngineError, Refusal, RefusalReason, StatisticsError
 
-__all__ = ["EmbeddingGate"]
+__all__ = ["FEWEST", "EmbeddingGate"]
+
+FEWEST = 20  # films of either kind that a gate is fitted to
 
 DIRECTIONS = 100  # most principal directions kept: 100 × 1280 float32 is 0.5 MB
 PENALTY = 1.0  # inverse strength of the logistic regression's L2 penalty, on features of unit mean variance
@@ -62,7 +64,7 @@ class EmbeddingGate:
         Each limit is `slack` times the conformal quantile of the validation distances, the ceil((M + 1) * quantile)-th
         smallest, or the largest where M is too small (below 199 films at 0.995); with two distances each has half of
         1 - quantile. Before slack, a further film like them is refused with a probability of at most
-        max(1 - quantile, 2 / (M + 1)). Raises StatisticsError on fewer than 20 films of either, or NaN.
+        max(1 - quantile, 2 / (M + 1)). Raises StatisticsError on fewer than `FEWEST` films of either, or NaN.
         """
         train, held = _mapped(embeddings, "training"), _mapped(validation, "validation")
         if train.shape[1] != held.shape[1] or not 0 < quantile < 1 or slack < 1:
@@ -141,11 +143,11 @@ def _hellinger(films: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _mapped(embeddings: ArrayLike, what: str) -> NDArray[np.float64]:
     films = np.asarray(embeddings, np.float64)
-    usable = films.ndim == 2 and len(films) >= 20 and bool(np.isfinite(films).all())
+    usable = films.ndim == 2 and len(films) >= FEWEST and bool(np.isfinite(films).all())
     mapped = _hellinger(films) if usable else films
     if not usable or not (mapped.std(axis=0) > 1e-9).any():
         raise StatisticsError(
-            f"{what} embeddings of shape {films.shape}: want 20 different ones or more, finite (N, D)"
+            f"{what} embeddings of shape {films.shape}: want {FEWEST} different ones or more, finite (N, D)"
         )
     return mapped
 

@@ -1,4 +1,4 @@
-"""Whether the folds of a recipe hold films of every class, asked before anything is trained."""
+"""Whether the folds of a recipe hold films of every class, and enough, asked before anything is trained."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +10,7 @@ from edgecxr.dataset import Dataset, HeadColumns
 from edgecxr.errors import DatasetError
 from edgecxr.export.recipe import Recipe
 from edgecxr.export.teacher_plans import Pretrain
+from edgecxr.refusal import FEWEST
 
 __all__ = ["check_completeness"]
 
@@ -19,7 +20,7 @@ def check_completeness(dataset: Dataset, recipe: Recipe) -> None:
 
     A softmax class needs a film; a sigmoid class one that has it and one that has not. The heads of `pretrain` need
     them in its own training folds, and in the validation folds what tells one epoch from another: two kinds of films of
-    at least one class, or any label where the loss is the metric.
+    at least one class, or any label where the loss is the metric. The refusal gate wants a number of films.
     """
     folds, table = recipe.data.folds, recipe.data.labels
     problems = [
@@ -28,6 +29,8 @@ def check_completeness(dataset: Dataset, recipe: Recipe) -> None:
         for purpose in ("train", "validate", "test")
         for problem in _lacking(dataset, item, folds.of(purpose), (purpose, dataset.folder / table))
     ]
+    for purpose in ("train", "validate"):
+        problems += _too_few(dataset, folds.of(purpose), (purpose, dataset.folder / table))
     if recipe.pretrain:
         numbers = recipe.pretrain.folds or folds.train
         for item in recipe.pretrain.heads:
@@ -35,6 +38,17 @@ def check_completeness(dataset: Dataset, recipe: Recipe) -> None:
         problems += _unjudged(dataset, recipe.pretrain, folds.of("validate"), dataset.folder / table)
     if problems:
         raise DatasetError(list(dict.fromkeys(problems)))
+
+
+def _too_few(dataset: Dataset, numbers: tuple[int, ...], wanted: tuple[str, Path]) -> Iterator[str]:
+    """One sentence when the refusal gate could not be fitted to the films, labelled or not, of these folds."""
+    purpose, table = wanted
+    count = sum(film.fold in numbers for film in dataset.films)
+    if count < FEWEST:
+        yield (
+            f"{table}: {count} films in {_named(numbers)}, for {purpose}; the refusal gate wants {FEWEST} or more: add "
+            "films, or change data.folds"
+        )
 
 
 def _unjudged(dataset: Dataset, plan: Pretrain, numbers: tuple[int, ...], table: Path) -> Iterator[str]:

@@ -92,7 +92,7 @@ def _unit(films: NDArray[np.floating], spec: PreprocessSpec) -> NDArray[np.float
     if films.ndim != 3 or films.shape[1:] != (spec.size, spec.size):
         raise ValueError(f"films of shape {films.shape}: want (N, {spec.size}, {spec.size})")
     scaled = (np.asarray(films, np.float32) - spec.range_low) / (spec.range_high - spec.range_low)
-    return np.asarray(scaled, np.float32)
+    return np.asarray(np.clip(scaled, 0, 1), np.float32)  # float16 rounds some ends of a range to outside of it
 
 
 def _ranged(images: NDArray[np.float32], spec: PreprocessSpec) -> NDArray[np.float32]:

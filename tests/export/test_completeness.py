@@ -33,14 +33,17 @@ pretrain:
 """
 
 
-def problems(folder: Path, *, lacking: set[tuple[int, str]], recipe: str = RECIPE) -> list[str]:
-    """What is said of a folder with films of each kind in each fold, but for those that it is lacking."""
+def problems(
+    folder: Path, *, lacking: set[tuple[int, str]], recipe: str = RECIPE, films: dict[int, int] | None = None
+) -> list[str]:
+    """What is said of a folder with 10 films (`films`: by fold) of each kind in each fold, but for those `lacking`."""
     rows = []
     for fold in range(5):
         for label in ("normal", "covid"):
             for mass in ("0", "1"):
-                if not {(fold, label), (fold, mass)} & lacking:
-                    name = f"{fold}-{label}-{mass}.png"
+                there = not {(fold, label), (fold, mass)} & lacking
+                for number in range((films or {}).get(fold, 10) if there else 0):
+                    name = f"{fold}-{label}-{mass}-{number}.png"
                     (folder / name).write_text(name)
                     rows.append((name, f"p{fold}", fold, label, mass))
     with open(folder / "labels.csv", "w", newline="") as file:
@@ -80,6 +83,13 @@ def test_folds_with_films_of_every_class_pass(tmp_path: Path) -> None:
 )
 def test_a_fold_that_lacks_a_class_is_named(tmp_path: Path, lacking: set[tuple[int, str]], sentence: str) -> None:
     assert problems(tmp_path, lacking=lacking) == [sentence]
+
+
+def test_folds_with_too_few_films_for_the_refusal_gate_are_named(tmp_path: Path) -> None:
+    assert problems(tmp_path, lacking=set(), films={0: 1, 1: 1, 2: 2, 3: 4}) == [
+        "16 films in folds 0, 1, 2, for train; the refusal gate wants 20 or more: add films, or change data.folds",
+        "16 films in fold 3, for validate; the refusal gate wants 20 or more: add films, or change data.folds",
+    ]
 
 
 def test_a_class_that_no_film_has_is_told_for_every_purpose(tmp_path: Path) -> None:

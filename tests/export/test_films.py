@@ -33,14 +33,14 @@ def gathered(folder: Path, place: Path, reading: str = "") -> tuple[Films, str]:
 
 
 def test_photographs_are_cached_alike_whatever_is_declared_of_jpeg_2000(tmp_path: Path) -> None:
-    folder = write_dataset(tmp_path / "films", 20, size=64)
+    folder = write_dataset(tmp_path / "films", 60, size=64)
     plain, digest = gathered(folder, tmp_path)
     told, same = gathered(folder, tmp_path, "reading: {jpeg2000: reduced}")
     assert (plain.reading, told.reading, same) == (IN_FULL, IN_FULL, digest)
 
 
 def test_one_dicom_film_makes_the_difference(tmp_path: Path) -> None:
-    folder = write_dataset(tmp_path / "films", 20, size=64)
+    folder = write_dataset(tmp_path / "films", 60, size=64)
     film = sorted(folder.rglob("*.png"))[7]
     film.write_bytes(write_dicom(chest(1, size=256), tmp_path / "film", syntax="jpeg2000").read_bytes())
     plain, digest = gathered(folder, tmp_path)

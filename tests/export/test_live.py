@@ -27,7 +27,7 @@ from edgecxr.teachers.progress import Silent  # noqa: E402
 RECIPE = """\
 name: live
 version: "1"
-data: {phantom: {films_per_finding: 10, size: 96}, folds: {train: [0, 1, 2], validate: [3], test: [4]}}
+data: {phantom: {films_per_finding: 40, size: 96}, folds: {train: [0], validate: [3], test: [4]}}
 heads:
   - head: {name: diagnosis, kind: softmax, classes: [normal, covid, pneumonia], reference: normal}
     column: label

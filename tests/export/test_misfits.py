@@ -21,6 +21,14 @@ def test_misfits_and_variants_are_model_inputs() -> None:
         assert (images.std(axis=(1, 2)) > 0.01).all()
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.1, 0.9), (0.3, 0.7)])
+def test_ends_of_a_range_that_float16_does_not_have_are_no_matter(low: float, high: float) -> None:
+    spec = PreprocessSpec(size=64, range_low=low, range_high=high)
+    stored = np.asarray(preprocess([chest(seed, size=64) for seed in range(18)], spec)[:, 0], np.float16)
+    for images in (misfits(stored, spec), variants(stored, spec)):
+        assert np.isfinite(images).all()
+
+
 def test_every_alteration_alters_and_keeps_the_shape() -> None:
     image = (FILMS[0] + 1) / 2
     for alteration in MISFITS + VARIANTS:

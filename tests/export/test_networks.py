@@ -48,6 +48,13 @@ def test_networks_that_can_be_built_pass(tmp_path: Path) -> None:
     check(tmp_path, "student:", f"{BROUGHT.format('normal, covid')}student:")
 
 
+def test_a_student_too_large_for_a_bundle_is_told_of(tmp_path: Path) -> None:
+    large = "student: {architecture: resnet50}"
+    with pytest.raises(StageError, match=r"'resnet50' has 23\d+ weights, which are 70\.\d MB as fp16 and int8"):
+        check(tmp_path, "student: {architecture: test_resnet}", large)
+    check(tmp_path, "student: {architecture: test_resnet}", f"{large}\nquantize: {{precisions: [int8]}}")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
 def test_a_device_for_the_student_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="device 'cuda' was asked for and this machine has no CUDA device"):

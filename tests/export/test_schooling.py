@@ -23,7 +23,7 @@ from edgecxr.teachers.weights import read_weights  # noqa: E402
 RECIPE = """\
 name: still
 version: "1"
-data: {phantom: {films_per_finding: 10, size: 64}, folds: {train: [0, 1], validate: [3], test: [4]}}
+data: {phantom: {films_per_finding: 40, size: 64}, folds: {train: [0, 1], validate: [3], test: [4]}}
 heads:
   - head: {name: diagnosis, kind: softmax, classes: [normal, covid, pneumonia], reference: normal}
     column: label

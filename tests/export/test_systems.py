@@ -203,7 +203,7 @@ def test_bassi_can_be_tried_on_phantoms(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.delenv("EDGECXR_DATA", raising=False)
     recipe = load_recipe(SYSTEMS / "bassi2021.yaml")
     assert recipe.data.phantom is not None
-    few = recipe.data.phantom.model_copy(update={"films_per_finding": 24, "size": 64})
+    few = recipe.data.phantom.model_copy(update={"films_per_finding": 40, "size": 64})
     small = recipe.model_copy(update={"data": recipe.data.model_copy(update={"phantom": few})})
     films = gather_films(small, Workshop(tmp_path)).dataset
     assert recipe.pretrain is not None
