@@ -5,6 +5,7 @@ from typing import Any
 
 from edgecxr.export.bench import Bench
 from edgecxr.export.recipe import Refusal
+from edgecxr.report.content import shipped_models
 
 __all__ = ["write_card"]
 
@@ -59,15 +60,13 @@ def _figures(models: Sequence[Mapping[str, Any]]) -> str:
 
 def _points(evaluation: Mapping[str, Any]) -> str:
     """Sensitivity and specificity of every packed precision, on each engine."""
-    packed = {item["precision"] for item in evaluation["precisions"] if item["packed"]}
+    shipped, _ = shipped_models(evaluation["models"], evaluation)
     rows = [
         f"| {model['name']} | {item['name']} | {point['name']} | {_interval(point['sensitivity'])} "
         f"| {_interval(point['specificity'])} |"
-        for model in evaluation["models"]
-        if packed & set(model["name"].split())
+        for model in shipped
         for item in model["classes"]
         for point in item["operating_points"]
-        if not model["name"].startswith("ensemble")
     ]
     return "\n".join(["| model | finding | point | sensitivity | specificity |", "|---|---|---|---|---|", *rows])
 

@@ -89,6 +89,7 @@ def agreement(bench: Bench, fitted: Fitted) -> dict[str, Any]:
     """How far the engines are apart on the test films: largest difference of a probability, decisions that flip."""
     first, second = (fitted.test[family] for family in FAMILIES)
     return {
+        "name": fitted.artefact.name,
         "precision": fitted.artefact.precision,
         "engines": list(FAMILIES),
         "films": first.films,

@@ -2,7 +2,7 @@
 
 models     [ `evaluate(...)` of the ensemble, of the FP32 student, and of each precision, on each engine ]
 gate       [ `GateReport.to_json()`: student against ensemble, each precision against FP32, on each engine ]
-agreement  [ per precision: largest difference of a probability between the engines, and decisions that flip at each
+agreement  [ per artefact: largest difference of a probability between the engines, and decisions that flip at each
              operating point ]
 precisions [ {"name", "precision", "method", "bytes", "packed", "reason", "tensorrt"} ]
 """

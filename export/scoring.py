@@ -46,7 +46,7 @@ def fit_artefact(bench: Bench, artefact: Artefact) -> Fitted:
     test: dict[str, Scored] = {}
     for family, answer in outputs.test.items():
         test[family] = Scored(
-            f"student {artefact.precision} {family}",
+            f"student {artefact.name} {family}",
             answer.logits,
             probabilities(answer.logits, bench.heads, temperatures),
             answer.cam,

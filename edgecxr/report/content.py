@@ -28,6 +28,7 @@ __all__ += ["coarse_maps", "counted", "merged_points", "shipped_models", "stages
 
 Json = Mapping[str, Any]
 STAGES = ("read", "preprocess", "infer")
+TRAINED = "-qat"  # ends the name of an artefact that was trained for its precision
 COLOURS = 4  # models that one plot tells apart
 COARSE = 4  # cells along a side of a map up to which its peak can lie well beside what it stands for
 GAINS_ARE_LOSSES = ("ece", "flip_rate", "refusal_flips")  # metrics of the gate that are worse when larger
@@ -126,12 +127,14 @@ def without_points(models: Sequence[Json], names: Collection[str]) -> list[Json]
 def shipped_models(models: Sequence[Json], evaluation: Json | Sequence[Json] | None) -> tuple[list[Json], list[Json]]:
     """The models that the bundle holds, and the others (ensemble, reference, what the gate left out).
 
-    All are the first where the evaluation does not say what was packed. A precision that failed and was then trained
-    for has two models of one name: the later one is held.
+    All are the first where the evaluation does not say what was packed. In bundles built before, a precision that
+    failed and was then trained for has two models of one name: the later one is held.
     """
     told = evaluation.get("precisions", ()) if isinstance(evaluation, Mapping) else ()
-    packed = {item["precision"] for item in told if item["packed"]}
     latest = {model["name"]: model for model in models}.values()
+    named = {part for model in latest for part in model["name"].split()}
+    names = [(item.get("name"), item["precision"]) for item in told if item["packed"]]
+    packed = {name if name in named else precision for name, precision in names}
     held = [model for model in latest if packed & set(model["name"].split()) and not _is_ensemble(model)]
     others = [model for model in models if not any(model is item for item in held)]
     return (held, others) if held else (list(models), [])
@@ -153,11 +156,14 @@ def coarse_maps(spec: ModelSpec | None, decided: Sequence[Decided]) -> tuple[int
 
 
 def chosen_models(models: Sequence[Json]) -> list[Json]:
-    """At most COLOURS models for the plots: of each artefact the first engine's (`student int8 openvino-cpu`)."""
+    """At most COLOURS models for the plots: of each artefact the first engine's (`student int8 openvino-cpu`).
+
+    Of a precision that failed and was then trained for, that is the later artefact's.
+    """
     first: dict[str, Json] = {}
-    for model in models:
+    for model in {model["name"]: model for model in models}.values():
         first.setdefault(model["name"].rpartition(" ")[0] or model["name"], model)
-    return list(first.values())[:COLOURS]
+    return list({name.removesuffix(TRAINED): model for name, model in first.items()}.values())[:COLOURS]
 
 
 def gate_reports(gate: Any, evaluation: Json | Sequence[Json] | None) -> list[Json]:

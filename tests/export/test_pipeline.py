@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,13 +18,17 @@ pytest.importorskip("torch")
 
 from edgecxr.bundle import Bundle  # noqa: E402
 from edgecxr.errors import StageError  # noqa: E402
+from edgecxr.export.bench import Bench  # noqa: E402
+from edgecxr.export.card import write_card  # noqa: E402
+from edgecxr.export.films import gather_films  # noqa: E402
 from edgecxr.export.finetuning import RANGES  # noqa: E402
 from edgecxr.export.libraries import versions  # noqa: E402
 from edgecxr.export.pipeline import Build, Built  # noqa: E402
 from edgecxr.export.recipe import load_recipe  # noqa: E402
-from edgecxr.export.stages import DONE  # noqa: E402
+from edgecxr.export.stages import DONE, Workshop  # noqa: E402
 from edgecxr.phantom import chest  # noqa: E402
 from edgecxr.runtimes.screener import Screener  # noqa: E402
+from edgecxr.teachers.progress import Silent  # noqa: E402
 
 RECIPE = """\
 name: tiny
@@ -160,6 +165,28 @@ def test_a_change_runs_what_depends_on_it_and_nothing_else(folder: Path, first: 
     assert ran == ["int8-qat", "scores-int8-qat"]
     assert "teacher-trained: cached" in told
     assert Bundle.open(built.path).evaluation()["precisions"][1]["method"] == "qat"
+
+
+def test_what_failed_and_what_was_trained_for_it_are_told_apart(folder: Path, first: tuple[Built, list[str]]) -> None:
+    before = Bundle.open(build(folder, RECIPE)[0].path)
+    failed, trained = (
+        before.evaluation(),
+        Bundle.open(build(folder, RECIPE.replace("qat: never", "qat: always"))[0].path),
+    )
+    told = trained.evaluation()
+    assert [row["name"] for row in told["agreement"]] == ["fp32", "fp16", "int8-qat"]
+    assert told["gate"][-1]["comparison"].startswith("student int8-qat onnxruntime-cpu against student fp32")
+    both = {key: [*failed[key], *told[key][-2:]] for key in ("models", "gate")}
+    both["precisions"] = [{**failed["precisions"][-1], "packed": False}, told["precisions"][-1]]
+    workshop = Workshop(folder / "work" / "tiny")
+    recipe = load_recipe(folder / "tiny.yaml")
+    bench = Bench(recipe, workshop, gather_films(recipe, workshop), folder, lambda _: nullcontext(Silent()))
+    card = write_card(bench, before.manifest.provenance, both)
+    points = card.partition("At the threshold of each")[2].partition("## The gate")[0]
+    models = re.findall(r"^\| (student \S+)", points, re.MULTILINE)
+    assert set(models) == {"student int8-qat"}
+    lines = [line for line in card.partition("## The gate")[2].splitlines() if line.startswith("- ")]
+    assert len({line.partition(":")[0] for line in lines}) == len(lines) == 7
 
 
 def test_training_between_integers_depends_on_the_films_that_it_is_calibrated_on(

@@ -267,6 +267,16 @@ def test_of_two_models_of_one_name_the_later_is_in_the_bundle():
     packed = [{"precision": "int8", "packed": False}, {"precision": "int8", "packed": True}]
     assert shipped_models(models, {"precisions": packed}) == ([models[3]], models[:3])
     assert shipped_models(models, {"precisions": packed[:1]}) == (models, [])
+    assert chosen_models(models) == [models[0], models[1], models[3]]
+
+
+def test_what_was_trained_for_its_precision_takes_the_place_of_what_failed():
+    names = [f"student {name} {engine}" for name in ("fp32", "fp16", "int8", "int8-qat") for engine in "ab"]
+    models = [{"name": name} for name in ["ensemble fp32 pytorch", *names]]
+    told = [("fp16", "fp16", True), ("int8", "int8", False), ("int8-qat", "int8", True)]
+    packed = [{"name": name, "precision": precision, "packed": passed} for name, precision, passed in told]
+    assert shipped_models(models, {"precisions": packed}) == ([*models[3:5], *models[7:]], [*models[:3], *models[5:7]])
+    assert chosen_models(models) == [models[0], models[1], models[3], models[7]]
 
 
 def test_no_row_that_the_gate_leaves_open_or_fails_is_folded(tmp_path, scored):
