@@ -113,7 +113,8 @@ def peers(names: list[str], side: int, threads: int) -> dict[str, Callable[[], A
     from edgecxr.teachers.architecture import build
 
     torch.set_num_threads(threads)
-    networks = {name: build(name.split("@")[0].split("*")[0], 3).eval() for name in names}
+    fastest = torch.channels_last  # the memory format in which PyTorch's convolutions are, and that teachers have
+    networks = {name: build(name.split("@")[0].split("*")[0], 3).eval().to(memory_format=fastest) for name in names}
     films = {name: torch.rand(*views_of(name, side)) for name in names}
 
     def run(*chosen: str) -> None:
