@@ -2,7 +2,8 @@
 
 A stage works in ``WORK/<name>-<digest12>.partial``, renamed to ``WORK/<name>-<digest12>`` when it is complete, so that
 a folder without `.partial` is always whole. An interrupted build loses one stage at most; a stage that is `resumable`
-finds what it had written (training checkpoints) when it is run again with the same inputs.
+finds what it had written (training checkpoints) when it is run again with the same inputs. A result that was made anew
+(its folder was deleted or damaged) and is not the very same makes what was made from the old one be made anew, too.
 
 Versions of libraries are an input where numbers are measured with them: scores, calibration, the choice of a student.
 A training is not run again for a new version; ``done.json`` has those that it was finished with, for the provenance.
@@ -52,6 +53,7 @@ class Outcome:
     seconds: float
     how: Literal["ran", "resumed", "cached"]
     libraries: Mapping[str, str]  # versions with which the result was finished; empty where it was not written down
+    content: str  # SHA-256 (hex) over its files; "" of a result that was finished before that was written down
 
     def __str__(self) -> str:
         return f"{self.name}: {'cached' if self.how == 'cached' else f'{self.how} in {self.seconds:.1f} s'}"
@@ -110,18 +112,22 @@ class Workshop:
                 )
             return before.folder
         folder = self.folder / f"{stage.name}-{digest[:12]}"
-        if _is_done(folder, digest):
-            return self._note(Outcome(stage.name, digest, folder, 0.0, "cached", _libraries_of(folder)))
+        sources = {name: self.outcomes[name].content for name in stage.upstream}
+        if _is_done(folder, digest, sources):
+            done = _told(folder)
+            libraries, content = done.get("libraries", {}), done.get("content", "")
+            return self._note(Outcome(stage.name, digest, folder, 0.0, "cached", libraries, content))
         libraries, start = versions(), time.perf_counter()
         try:
             partial, resumed = _open_partial(folder, stage.resumable)
             stage.run(partial)
             seconds = time.perf_counter() - start
-            told = {"stage": stage.name, "digest": digest, "inputs": inputs, "seconds": round(seconds, 3)}
-            _finish(partial, folder, {**told, "libraries": libraries})
+            told = {"stage": stage.name, "digest": digest, "inputs": inputs, "sources": sources}
+            content = _finish(partial, folder, {**told, "seconds": round(seconds, 3), "libraries": libraries})
         except OSError as error:
             raise StageError(_refused(stage.name, folder, error)) from error
-        return self._note(Outcome(stage.name, digest, folder, seconds, "resumed" if resumed else "ran", libraries))
+        how: Literal["ran", "resumed"] = "resumed" if resumed else "ran"
+        return self._note(Outcome(stage.name, digest, folder, seconds, how, libraries, content))
 
     def _inputs(self, stage: Stage) -> dict[str, Any]:
         missing = [name for name in stage.upstream if name not in self.outcomes]
@@ -150,19 +156,22 @@ def _refused(name: str, folder: Path, error: OSError) -> str:
     )
 
 
-def _is_done(folder: Path, digest: str) -> bool:
-    """Whether the folder holds a whole result of these inputs, each file of the size it had."""
+def _is_done(folder: Path, digest: str, sources: Mapping[str, str]) -> bool:
+    """Whether the folder holds a whole result of these inputs and sources, each file of the size it had."""
     try:
-        done = json.loads((folder / DONE).read_text())
+        done = _told(folder)
         sizes = {name: (folder / name).stat().st_size for name in done["files"]}
-    except (OSError, ValueError, KeyError, TypeError):
+        before = done.get("sources", {})
+        same = all(before.get(name) in (content, None, "") for name, content in sources.items() if content)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
-    return bool(done.get("digest") == digest and sizes == done["files"])
+    return bool(done.get("digest") == digest and sizes == done["files"] and same)
 
 
-def _libraries_of(folder: Path) -> dict[str, str]:
-    """The versions with which a whole result was made; empty where it was made before they were written down."""
-    return dict(json.loads((folder / DONE).read_text()).get("libraries", {}))
+def _told(folder: Path) -> dict[str, Any]:
+    """What was written down when the result was finished; older ones lack some of it."""
+    done: dict[str, Any] = json.loads((folder / DONE).read_text())
+    return done
 
 
 def _open_partial(folder: Path, resumable: bool) -> tuple[Path, bool]:
@@ -175,10 +184,11 @@ def _open_partial(folder: Path, resumable: bool) -> tuple[Path, bool]:
     return partial, resumed
 
 
-def _finish(partial: Path, folder: Path, done: dict[str, Any]) -> None:
-    """Record every file's size in done.json and put the folder in its place in one rename."""
-    files = sorted(path for path in partial.rglob("*") if path.is_file())
-    done["files"] = {path.relative_to(partial).as_posix(): path.stat().st_size for path in files}
+def _finish(partial: Path, folder: Path, done: dict[str, Any]) -> str:
+    """Record files and content in done.json, put the folder in its place in one rename, and return the content."""
+    files = {path.relative_to(partial).as_posix(): path for path in sorted(partial.rglob("*")) if path.is_file()}
+    done["files"] = {name: path.stat().st_size for name, path in files.items()}
+    done["content"] = content = digest_of({name: _sha256(path) for name, path in files.items()})
     with (partial / DONE).open("w") as stream:
         json.dump(done, stream, indent=1)
         stream.flush()
@@ -186,3 +196,12 @@ def _finish(partial: Path, folder: Path, done: dict[str, Any]) -> None:
     if folder.exists():  # damaged: it was not recognised as done
         shutil.rmtree(folder)
     partial.rename(folder)
+    return content
+
+
+def _sha256(path: Path) -> str:
+    whole = hashlib.sha256()
+    with path.open("rb") as stream:
+        while part := stream.read(1 << 20):
+            whole.update(part)
+    return whole.hexdigest()

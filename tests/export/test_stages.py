@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import pytest
 from edgecxr.errors import StageError
 from edgecxr.export.libraries import versions
 from edgecxr.export.stages import DONE, Outcome, Stage, Workshop, code_of, digest_of, sole_user
+
+LATER = ("content", "sources")  # of done.json
 
 
 def write(text: str):
@@ -66,6 +69,35 @@ def test_a_damaged_result_is_made_anew(tmp_path: Path) -> None:
     (folder / "result.txt").write_text("ha")
     Workshop(tmp_path).run(Stage("teach", write("whole")))
     assert (folder / "result.txt").read_text() == "whole"
+
+
+@pytest.mark.parametrize(("anew", "downstream"), [("other weights", "ran"), ("weights", "cached")])
+def test_what_came_from_a_result_that_was_made_anew_is_too_unless_it_is_the_same(
+    tmp_path: Path, anew: str, downstream: str
+) -> None:
+    def build(weights: str) -> dict[str, str]:
+        workshop = Workshop(tmp_path)
+        workshop.run(Stage("teach", write(weights)))
+        workshop.run(Stage("fuse", lambda folder: write(f"of {weights}")(folder), upstream=("teach",)))
+        workshop.run(Stage("pack", lambda folder: write(f"of {weights}")(folder), upstream=("fuse",)))
+        return {name: outcome.how for name, outcome in workshop.outcomes.items()}
+
+    build("weights")
+    shutil.rmtree(next(tmp_path.glob("teach-*")))
+    assert build(anew) == {"teach": "ran", "fuse": downstream, "pack": downstream}
+    assert set(build(anew).values()) == {"cached"}
+
+
+def test_a_result_without_what_it_came_from_is_taken_up(tmp_path: Path) -> None:
+    """Those of before are whole, and hours of training."""
+    for again in (False, True):
+        workshop = Workshop(tmp_path)
+        workshop.run(Stage("teach", write("t")))
+        workshop.run(Stage("fuse", write("f"), upstream=("teach",)))
+        assert workshop.outcomes["fuse"].how == ("cached" if again else "ran")
+        for path in tmp_path.glob("*/done.json"):
+            kept = {name: value for name, value in json.loads(path.read_text()).items() if name not in LATER}
+            path.write_text(json.dumps(kept))
 
 
 def test_a_stage_that_fails_leaves_no_result(tmp_path: Path) -> None:
