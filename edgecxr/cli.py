@@ -77,7 +77,8 @@ class _Fault:
 def main() -> None:
     """Entry point of the `edgecxr` command."""
     if not sys.stderr:  # closed: files that are opened must not get its number, nor standard output its lines
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # that libraries write to, whatever Python has
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
     if not sys.stdout:
         note("edgecxr: standard output is closed, so that no result can be written; send it to a file, or to /dev/null")
         raise SystemExit(ExitCode.MISUSE)

@@ -3,7 +3,7 @@
 Every row is a paired comparison on the same held-out films, against a margin that the recipe states:
 
     auroc            DeLong's paired interval of the difference
-    ece              difference of calibration errors, with the largest that the change of the probabilities allows
+    ece              difference of calibration errors, with what the change of the probabilities allows at most
                      (`statistics.calibration.ece_change`)
     sensitivity      Tango's paired score interval of the difference, each side at its own threshold
     specificity      the same. Not the bootstrap: where no film changes it gives [0, 0] however few the films are
@@ -209,8 +209,9 @@ class _Judge:
             return self._unjudged("auroc", margin, counts)
         found = delong_difference(truth, a, b)
         verdict = _verdict(found.interval.value, found.interval.low, margin)
-        detail = f"on {counts}; p = {found.p_value:.3g}"
-        areas = auroc(truth, a), auroc(truth, b)
+        detail, areas = f"on {counts}; p = {found.p_value:.3g}", (auroc(truth, a), auroc(truth, b))
+        if verdict == "inconclusive" and areas == (1, 1):
+            detail += f"; without any error {margin:g} can be shown from {films_needed(margin)} of each on"
         return GateRow("auroc", self.finding, len(truth), *areas, found.interval, margin, verdict, detail)
 
     def _share(self, metric: str, kind: str, a: NDArray[np.bool_], b: NDArray[np.bool_]) -> GateRow:
@@ -232,7 +233,8 @@ class _Judge:
         found = ece_change(a, b, truth, samples=self.samples, seed=self.seed)
         verdict = _verdict(-found.value, -found.high, margin)
         errors = ece(a, truth), ece(b, truth)
-        return GateRow("ece", self.finding, films, *errors, found, margin, verdict, f"on {films} films")
+        detail = f"on {films} films, whose probabilities differ by {np.abs(b - a).mean():.3g} in the mean"
+        return GateRow("ece", self.finding, films, *errors, found, margin, verdict, detail)
 
     def _unjudged(self, metric: str, margin: float, counts: str) -> GateRow:
         detail = f"not judged: {counts}, of which at least {self.margins.minimum_films} are needed"

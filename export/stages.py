@@ -29,6 +29,7 @@ from edgecxr.spec import CHAIN_VERSION
 __all__ = ["DONE", "Outcome", "Stage", "Workshop", "code_of", "digest_of", "sole_user"]
 
 DONE = "done.json"
+BEGUN = "sources.json"  # of a stage that is not finished
 BUILD_VERSION = 2  # raised whenever the code of a stage changes what it writes: every cached stage is then made anew
 
 
@@ -119,7 +120,7 @@ class Workshop:
             return self._note(Outcome(stage.name, digest, folder, 0.0, "cached", libraries, content))
         libraries, start = versions(), time.perf_counter()
         try:
-            partial, resumed = _open_partial(folder, stage.resumable)
+            partial, resumed = _open_partial(folder, stage.resumable, sources)
             stage.run(partial)
             seconds = time.perf_counter() - start
             told = {"stage": stage.name, "digest": digest, "inputs": inputs, "sources": sources}
@@ -161,8 +162,7 @@ def _is_done(folder: Path, digest: str, sources: Mapping[str, str]) -> bool:
     try:
         done = _told(folder)
         sizes = {name: (folder / name).stat().st_size for name in done["files"]}
-        before = done.get("sources", {})
-        same = all(before.get(name) in (content, None, "") for name, content in sources.items() if content)
+        same = _same(done.get("sources", {}), sources)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
     return bool(done.get("digest") == digest and sizes == done["files"] and same)
@@ -174,18 +174,35 @@ def _told(folder: Path) -> dict[str, Any]:
     return done
 
 
-def _open_partial(folder: Path, resumable: bool) -> tuple[Path, bool]:
-    """The folder to work in, and whether it holds the beginnings of an earlier run."""
+def _open_partial(folder: Path, resumable: bool, sources: Mapping[str, str]) -> tuple[Path, bool]:
+    """The folder to work in, and whether it holds the beginnings of an earlier run with the same sources."""
     partial = folder.with_name(folder.name + ".partial")
-    resumed = resumable and partial.is_dir() and any(partial.iterdir())
+    begun = any(path.name != BEGUN for path in partial.iterdir()) if partial.is_dir() else False
+    resumed = resumable and begun and _same(_begun(partial), sources)
     if not resumed:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
+        (partial / BEGUN).write_text(json.dumps(dict(sources)))
     return partial, resumed
+
+
+def _begun(partial: Path) -> dict[str, str]:
+    """The sources that a stage was begun with; none where that was not written down."""
+    try:
+        begun: dict[str, str] = json.loads((partial / BEGUN).read_text())
+    except (FileNotFoundError, ValueError):  # ValueError: cut off while it was written
+        return {}
+    return begun
+
+
+def _same(before: Mapping[str, str], now: Mapping[str, str]) -> bool:
+    """Whether no source is known to have been another."""
+    return all(before.get(name) in (content, None, "") for name, content in now.items() if content)
 
 
 def _finish(partial: Path, folder: Path, done: dict[str, Any]) -> str:
     """Record files and content in done.json, put the folder in its place in one rename, and return the content."""
+    (partial / BEGUN).unlink(missing_ok=True)
     files = {path.relative_to(partial).as_posix(): path for path in sorted(partial.rglob("*")) if path.is_file()}
     done["files"] = {name: path.stat().st_size for name, path in files.items()}
     done["content"] = content = digest_of({name: _sha256(path) for name, path in files.items()})

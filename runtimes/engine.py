@@ -17,7 +17,7 @@ from edgecxr.errors import EngineError, Refusal, RefusalReason
 from edgecxr.radiograph import Radiograph
 from edgecxr.runtimes.graph import Answer, Graph
 from edgecxr.runtimes.proof import prove
-from edgecxr.spec import ModelSpec, Precision
+from edgecxr.spec import ModelSpec, Precision, PreprocessSpec
 
 __all__ = ["Engine", "Output", "gathered"]
 
@@ -42,6 +42,17 @@ def gathered(outputs: Sequence[Output]) -> Answer:
         np.stack([item.cam for item in outputs]),
         np.stack([item.embedding for item in outputs]),
     )
+
+
+def check_size(film: Radiograph, spec: PreprocessSpec) -> None:
+    """Raise Refusal (TOO_SMALL) for a thumbnail: what is blown up shows no disease, and the network is sure of it."""
+    rows, columns = film.pixels.shape
+    if spec.magnifies(rows, columns):
+        raise Refusal(
+            RefusalReason.TOO_SMALL,
+            f"{rows} x {columns} pixels, less than half of what a model of {spec.size} x {spec.size} looks at; "
+            "send the film",
+        )
 
 
 class Engine(ABC):
@@ -114,21 +125,9 @@ class Engine(ABC):
     def run(self, frames: Sequence[Radiograph]) -> list[Output]:
         """Preprocess and infer each film in turn.
 
-        Raises Refusal (too small, no contrast, a transform that is not defined), EngineError, KernelError.
+        Raises Refusal (no contrast, a transform that is not defined), EngineError, KernelError.
         """
-        for frame in frames:
-            self._check_size(frame)
         return [self._run(frame) for frame in frames]
-
-    def _check_size(self, frame: Radiograph) -> None:
-        """What is blown up shows no disease, and the network is sure of it."""
-        rows, columns = frame.pixels.shape
-        if self.spec.preprocess.magnifies(rows, columns):
-            size = self.spec.preprocess.size
-            raise Refusal(
-                RefusalReason.TOO_SMALL,
-                f"{rows} x {columns} pixels, less than half of what a model of {size} x {size} looks at; send the film",
-            )
 
     def _run(self, frame: Radiograph) -> Output:
         start = perf_counter_ns()

@@ -9,7 +9,7 @@ from edgecxr.bundle import Bundle
 from edgecxr.decision import FindingResult, decide
 from edgecxr.errors import EngineError, Refusal
 from edgecxr.radiograph import Radiograph
-from edgecxr.runtimes.engine import Engine, Output
+from edgecxr.runtimes.engine import Engine, Output, check_size
 from edgecxr.runtimes.lending import Watch
 from edgecxr.runtimes.screening import Screening
 from edgecxr.scores import probabilities
@@ -64,6 +64,7 @@ class Judge:
 
     def _opinion(self, film: Radiograph, file: str, spent: Milliseconds) -> Opinion:
         try:
+            check_size(film, self._spec.preprocess)
             output = self.engine.run([film])[0]
         except Refusal as error:
             return Opinion(self.refused(file, error, spent, film.notes), (), None, None)

@@ -91,12 +91,15 @@ class EvaluatedBundle(Evaluated):
     @contextmanager
     def running(self) -> Iterator[Running]:
         """The bundle on its engine."""
+        from edgecxr.runtimes.engine import check_size
+
         spec = self._bundle.spec
         opened, warnings = self._open()
         with opened as engine:
             precision, family = engine.precision, engine.family
 
             def ask(film: "Radiograph") -> Answer:
+                check_size(film, spec.preprocess)
                 output = engine.run([film])[0]
                 return Answer(output.logits, output.embedding)
 

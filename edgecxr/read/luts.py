@@ -95,7 +95,9 @@ def check_shown(film: Radiograph) -> None:
         return  # nothing but padding, or one flat value
     ends = _modality_ends(film, *stored)
     what = "the VOI LUT gives one gray for all of the film, which"
-    if film.window is not None:
+    if ends[0] == ends[1]:
+        what = "the Modality LUT gives one value for all of the film, which"
+    elif film.window is not None:
         low, high = _limits(film.window)
         what = f"the window shows values {low:g} to {high:g}, the film"
     raise Refusal(RefusalReason.CONTRADICTORY, f"{what} has {ends[0]:g} to {ends[1]:g}")

@@ -64,18 +64,20 @@ def delong_difference(
 ) -> Difference:
     """AUROC(b) - AUROC(a) on the same films: DeLong's paired variance, plain normal interval cut to [-1, 1].
 
-    Two models that rank every pair of films alike have difference 0, interval [0, 0] and p = 1. Where both separate the
-    classes without error that says nothing about the next film: there the interval is what Tango's gives when none of
-    min(positives, negatives) films changes. Raises StatisticsError below two films of either class.
+    Two models that rank every pair of films alike have difference 0, interval [0, 0] and p = 1. Two that rank them
+    differently, and both separate the classes without error, are not alike on the next film: there the interval is what
+    Tango's gives when none of min(positives, negatives) films changes. Raises StatisticsError below two films of either
+    class.
     """
     truth = binary_labels(labels)
     counts = need_both(truth, least=2)
-    up_a, down_a = _placements(truth, finite_scores(scores_a, len(truth)))
-    up_b, down_b = _placements(truth, finite_scores(scores_b, len(truth)))
+    a, b = (finite_scores(scores, len(truth)) for scores in (scores_a, scores_b))
+    (up_a, down_a), (up_b, down_b) = _placements(truth, a), _placements(truth, b)
     value = float(up_b.mean() - up_a.mean())
     error = float(np.sqrt(_variance(up_b - up_a, down_b - down_a)))
     reach = normal_quantile(level) * error
-    if up_a.mean() == up_b.mean() and up_a.mean() in (0.0, 1.0):
+    alike = np.array_equal(rankdata(a), rankdata(b))
+    if up_a.mean() == up_b.mean() and up_a.mean() in (0.0, 1.0) and not alike:
         nothing_lost = np.ones(min(counts), bool)
         reach = paired_difference(nothing_lost, nothing_lost, level=level).high
     interval = Interval(value, max(-1.0, value - reach), min(1.0, value + reach), level)

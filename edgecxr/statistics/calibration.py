@@ -13,7 +13,7 @@ from scipy.special import log_softmax
 
 from edgecxr.errors import StatisticsError
 from edgecxr.spec import TEMPERATURES
-from edgecxr.statistics.bootstrap import paired_bootstrap
+from edgecxr.statistics.bootstrap import CHUNK, paired_bootstrap, weighted_mean
 from edgecxr.statistics.interval import Interval
 from edgecxr.statistics.sample import binary_labels, finite_scores
 
@@ -109,29 +109,32 @@ def ece_change(
 ) -> Interval:
     """ECE of the candidate minus that of the reference, (N,) probabilities of the same films.
 
-    The interval is the change that the probabilities allow: within bins of equal films a calibration error moves by at
-    most the mean probability's own move, whatever the labels are. Labels cannot narrow it on few films: the errors of
-    both are raised by chance, the smaller one more, so that a real loss looks smaller than it is.
+    Not a bootstrap of the difference: chance raises the smaller of two errors more, so that a real loss looks smaller
+    than it is. Each limit is the nearer one of two that hold:
+
+    - a calibration error moves by at most what the probabilities move, in the mean over films, unless the moves
+      themselves tell the label; their mean is known well, whatever the labels are;
+    - it is at most the upper limit of the one error minus the lower limit of the other (`ece_interval`).
     """
     truth = binary_labels(targets)
     first, second = (finite_scores(side, len(truth)) for side in (reference, candidate))
-
-    def move(weights: NDArray[np.float64], a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-        order, starts = equal_mass_bins(a)
-        moves = np.add.reduceat(weights[:, order] * (b - a)[order], starts, axis=1)
-        return np.asarray(np.abs(moves).sum(axis=1) / weights.sum(axis=1))
-
-    allowed = paired_bootstrap(move, first, second, samples=samples, seed=seed, level=level).high
-    value = ece(second, truth) - ece(first, truth)  # each in bins of its own, so that it can be beyond `allowed`
-    return Interval(value, min(value, -allowed), max(value, allowed), level)
+    options = {"samples": samples, "seed": seed, "level": level}
+    moved = paired_bootstrap(weighted_mean, np.abs(second - first), **options).high  # type: ignore[arg-type]
+    one, other = (ece_interval(side, truth, **options) for side in (first, second))  # type: ignore[arg-type]
+    value = other.value - one.value
+    low, high = max(-moved, other.low - one.high), min(moved, other.high - one.low)
+    return Interval(value, min(value, low), max(value, high), level)
 
 
 def _ece_when_calibrated(probabilities: NDArray[np.float64], samples: int, seed: int) -> NDArray[np.float64]:
     """(samples,) calibration errors of labels that are drawn from the probabilities themselves."""
     generator = np.random.default_rng(seed)
-    one = np.ones((1, len(probabilities)))
-    drawn = (generator.random(len(probabilities)) < probabilities for _ in range(samples))
-    return np.concatenate([weighted_ece(one, probabilities, labels) for labels in drawn])
+    order, starts = equal_mass_bins(probabilities)
+    rising, found = probabilities[order], []
+    for start in range(0, samples, step := max(1, CHUNK // len(rising))):
+        drawn = generator.random((min(step, samples - start), len(rising))) < rising
+        found.append(np.abs(np.add.reduceat(rising - drawn, starts, axis=1)).sum(axis=1) / len(rising))
+    return np.concatenate(found)
 
 
 def brier(probabilities: ArrayLike, targets: ArrayLike) -> float:

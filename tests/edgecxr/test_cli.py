@@ -244,8 +244,8 @@ def test_a_reader_that_leaves_is_no_error(films: Path, tiny_bundle: Path) -> Non
 
 def test_ctrl_c_ends_with_130_and_no_trace(tiny_bundle: Path, tmp_path: Path) -> None:
     film = write_dicom(chest(1, "normal", 256), tmp_path / "a.dcm")
-    for number in range(400):
-        (tmp_path / f"b{number:03d}.dcm").hardlink_to(film)
+    for number in range(2000):
+        (tmp_path / f"b{number:04d}.dcm").hardlink_to(film)
     command = [sys.executable, "-m", "edgecxr", "screen", str(tmp_path), "--bundle", str(tiny_bundle), "--jsonl", "-"]
     with subprocess.Popen(
         command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -255,6 +255,6 @@ def test_ctrl_c_ends_with_130_and_no_trace(tiny_bundle: Path, tmp_path: Path) ->
         assert process.stdout.readline().startswith('{"file"')
         process.send_signal(signal.SIGINT)
         said = process.communicate()[1]
-    assert process.returncode == 130
+    assert process.returncode == 130, said
     assert "interrupted" in said
     assert "Traceback" not in said

@@ -147,10 +147,12 @@ def test_a_candidate_whose_heatmaps_went_flat_has_lost_them() -> None:
 
 def test_films_that_both_separate_without_an_error_show_nothing_where_they_are_few() -> None:
     truth = np.repeat([0, 1, 2], 10)
-    logits = 9 * np.eye(3)[truth] + RANDOM.normal(size=(30, 3)) / 10
-    sides = (scored(name, logits, truth) for name in ("student fp32", "int8"))
-    report = compare(*sides, {"chest": truth}, (HEAD,), GateMargins(accept_inconclusive=True))
-    assert judged(report, "auroc").verdict == "inconclusive"
+    noise = RANDOM.normal(size=(2, 30, 3)) / 10
+    one, other = (scored(name, 9 * np.eye(3)[truth] + noise[i], truth) for i, name in enumerate(("fp32", "int8")))
+    report = compare(one, other, {"chest": truth}, (HEAD,), GateMargins(accept_inconclusive=True))
+    row = judged(report, "auroc")
+    assert row.verdict == "inconclusive"
+    assert row.detail.endswith("without any error 0.01 can be shown from 381 of each on")
 
 
 RULES = (OperatingRule(sensitivity=0.9), OperatingRule(name="balanced", youden=True))

@@ -88,6 +88,28 @@ def test_what_came_from_a_result_that_was_made_anew_is_too_unless_it_is_the_same
     assert set(build(anew).values()) == {"cached"}
 
 
+@pytest.mark.parametrize(("anew", "how"), [("other weights", "ran"), ("weights", "resumed")])
+def test_a_stage_that_was_cut_off_goes_on_only_with_what_it_was_begun_with(tmp_path: Path, anew: str, how: str) -> None:
+    def build(weights: str, *, cut: bool) -> str:
+        def run(folder: Path) -> None:
+            with (folder / "log.txt").open("a") as log:
+                log.write(f"of {weights};")
+            if cut:
+                raise KeyboardInterrupt
+
+        workshop = Workshop(tmp_path)
+        workshop.run(Stage("teach", write(weights)))
+        place = workshop.run(Stage("distill", run, upstream=("teach",), resumable=True))
+        assert workshop.outcomes["distill"].how == how
+        assert sorted(path.name for path in place.iterdir()) == [DONE, "log.txt"]
+        return (place / "log.txt").read_text()
+
+    with pytest.raises(KeyboardInterrupt):
+        build("weights", cut=True)
+    shutil.rmtree(next(tmp_path.glob("teach-*")))
+    assert build(anew, cut=False) == ("of weights;of weights;" if anew == "weights" else "of other weights;")
+
+
 def test_a_result_without_what_it_came_from_is_taken_up(tmp_path: Path) -> None:
     """Those of before are whole, and hours of training."""
     for again in (False, True):

@@ -102,6 +102,12 @@ def test_two_models_without_an_error_are_not_shown_to_be_equal_by_few_films() ->
     assert found.interval.low < -0.2
 
 
+def test_two_models_that_rank_every_film_alike_are_equal_also_without_an_error() -> None:
+    scores = np.arange(20)
+    found = delong_difference(scores >= 10, scores, scores**3)
+    assert (found.interval.value, found.interval.low, found.interval.high, found.p_value) == (0, 0, 0, 1)
+
+
 def test_ninety_five_of_a_hundred_intervals_hold_the_truth() -> None:
     """Binormal scores one standard deviation apart: AUROC = Phi(1 / sqrt 2) = 0.7602."""
     random = np.random.default_rng(0)

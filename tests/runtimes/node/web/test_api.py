@@ -143,7 +143,7 @@ def test_the_same_file_is_not_screened_twice(served: Any, films: Films) -> None:
 def test_a_png_is_screened_and_has_no_dicom_result(served: Any) -> None:
     from edgecxr.phantom import chest
 
-    film = chest(9, "normal", 256)
+    film = chest(8, "normal", 256)
     png = imagecodecs.png_encode(film.pixels << np.uint16(4))
     with served.clinic.working():
         record = served.client.post("/v1/screen", content=png).json()
