@@ -39,7 +39,10 @@ class FilmOfSubject:
     @classmethod
     def read(cls, path: Path, subject: "Subject") -> "FilmOfSubject":
         """Raises Refusal when the film cannot be read, or the subject does not judge films like this."""
+        from edgecxr.runtimes.engine import check_size
+
         radiograph = read_radiograph(path, reduced_for=subject.reduced_for)
+        check_size(radiograph, subject.preprocess)
         image = preprocess([radiograph], subject.preprocess)
         subject.admit(image)
         return cls(path, radiograph, subject, image, subject.preprocess.placement(*radiograph.shape))

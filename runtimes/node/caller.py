@@ -10,6 +10,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from pynetdicom import AE, Association, _config, evt
@@ -74,12 +75,13 @@ def call(
         application.network_timeout = None  # idle time between our own requests is ours
         handlers = [(evt.EVT_PDU_RECV, _note_abort)]
         host, port = line.getpeername()[:2]
+        asked = monotonic()
         association = application.associate(
             host, port, list(contexts), peer.ae, ext_neg=list(roles), evt_handlers=handlers
         )
         wire = application.wire
         if not association.is_established:
-            raise SendError(f"{peer}: {_why_not(association, wire, timeout_s)}")
+            raise SendError(f"{peer}: {_why_not(association, wire, monotonic() - asked, timeout_s)}")
         yield Call(association, wire)
         if association.is_established:
             association.release()
@@ -172,7 +174,7 @@ def _note_abort(event: Any) -> None:
         wire.fault = wire.fault or f"the peer aborted the association{reason}"
 
 
-def _why_not(association: Any, wire: _Wire, timeout_s: float) -> str:
+def _why_not(association: Any, wire: _Wire, waited_s: float, timeout_s: float) -> str:
     answer = association.acceptor.primitive
     if association.is_rejected and answer is not None:
         return f"association refused: {answer.result_str}, {answer.source_str}: {answer.reason_str}"
@@ -180,6 +182,8 @@ def _why_not(association: Any, wire: _Wire, timeout_s: float) -> str:
         return wire.fault
     if answer is not None:
         return "the peer accepts none of the object classes and transfer syntaxes"
+    if waited_s < timeout_s:
+        return "the peer closed the connection without an answer to the association request"
     return f"no answer to the association request within {timeout_s:g} s"
 
 

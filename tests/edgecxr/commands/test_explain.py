@@ -94,10 +94,12 @@ def test_a_bundle_says_which_methods_it_allows(method: str, tiny_bundle: Path, f
 def test_a_refused_film_is_told_with_its_reason_and_ends_with_1(tiny_bundle: Path, film: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.dcm"
     broken.write_bytes(film.read_bytes()[:5000])
-    done = run(tiny_bundle, film, broken, "--out", tmp_path / "maps", "--json")
+    thumbnail = tmp_path / "thumbnail.png"
+    thumbnail.write_bytes(imagecodecs.png_encode(np.arange(64, dtype=np.uint8).reshape(8, 8)))
+    done = run(tiny_bundle, film, broken, thumbnail, "--out", tmp_path / "maps", "--json")
     assert done.exit_code == 1
     told = json.loads(done.stdout)
-    assert [row["reason"] for row in told["refused"]] == ["truncated"]
+    assert [row["reason"] for row in told["refused"]] == ["truncated", "too_small"]
     assert len(told["explanations"]) == 2
 
 

@@ -208,6 +208,16 @@ def test_a_peer_that_says_nothing(films: list[Path]) -> None:
         send(films, silent_listener(stack), "EDGECXR", timeout_s=0.3)
 
 
+def test_a_peer_that_closes_without_an_answer(films: list[Path]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        closing = threading.Thread(target=lambda: listener.accept()[0].close())
+        closing.start()
+        peer = Peer("CLOSING", "127.0.0.1", listener.getsockname()[1])
+        with pytest.raises(SendError, match=r"closed the connection|reset by peer|Broken pipe"):
+            send(films, peer, "EDGECXR", timeout_s=LONG_S)
+        closing.join()
+
+
 def test_a_peer_that_hangs_over_a_file(serve: Serve, films: list[Path]) -> None:
     release = threading.Event()
     seen: list[str] = []
