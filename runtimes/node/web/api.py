@@ -112,8 +112,9 @@ async def _decided(node: NodeView, image: int, request: Request, wait_s: float) 
 
 
 def _answer(node: NodeView, image: int) -> Answer:
+    result = node.spool.result(image)  # first: an image that was read before it may not have been decided yet
     found = node.spool.get(image)
-    return answer(found, result_of(node, found))
+    return answer(found, None if found.state is State.QUARANTINED else result)
 
 
 @router.get("/results", summary="Find images")
