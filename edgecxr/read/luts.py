@@ -125,7 +125,7 @@ def _modality_ends(film: Radiograph, least: int, most: int) -> tuple[float, floa
 
 def _shows(film: Radiograph, least: float, most: float) -> bool:
     if film.voi_lut is not None:
-        part = _part(film.voi_lut, math.floor(least), math.ceil(most))
+        part = _part(film.voi_lut, least, most)
         return least < most and bool(part.min() < part.max())
     if film.window is None or film.window.function == "SIGMOID":
         return True
@@ -137,10 +137,10 @@ def _limits(window: Window) -> tuple[float, float]:
     return window.center - window.width / 2, window.center + window.width / 2
 
 
-def _part(lut: Lut, least: int, most: int) -> NDArray[np.uint16]:
+def _part(lut: Lut, least: float, most: float) -> NDArray[np.uint16]:
     """The entries that inputs between `least` and `most` find, at least one."""
     start, stop = (min(max(value - lut.first, 0), len(lut.values) - 1) for value in (least, most))
-    return lut.values[start : stop + 1]
+    return lut.values[math.floor(start) : math.ceil(stop) + 1]
 
 
 def _table(items: list[Header], name: str, signed: bool, notes: list[str]) -> Lut:

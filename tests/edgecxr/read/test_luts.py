@@ -8,8 +8,10 @@ from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from edgecxr.errors import Refusal
+from edgecxr.kernels import preprocess
 from edgecxr.radiograph import Window
 from edgecxr.read import read_radiograph
+from edgecxr.spec import PreprocessSpec
 
 SYNTAXES = [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian]
 
@@ -187,3 +189,9 @@ def test_contrast_between_the_rows_that_are_looked_at_first_counts(write_dicom):
     pixels[70] = 1500
     assert read_radiograph(write_dicom(pixels, WindowCenter=1500, WindowWidth=200)).window
     assert read_radiograph(write_dicom(pixels, VOILUTSequence=[table([0] * 1000 + [9])])).voi_lut
+
+
+def test_a_slope_beyond_every_number_is_no_fault_of_ours(write_dicom, film):
+    path = write_dicom(film(), VOILUTSequence=[table(range(4096))], RescaleSlope="1e308", RescaleIntercept=0)
+    with pytest.raises(Refusal, match="no numbers to use"):
+        preprocess([read_radiograph(path)], PreprocessSpec(size=32))
