@@ -1,6 +1,7 @@
 """Sending to real DICOM servers: pynetdicom's here, dcmtk's and Orthanc's behind their marker."""
 
 import json
+import re
 import shutil
 import socket
 import ssl
@@ -232,7 +233,8 @@ def test_a_peer_that_hangs_over_a_file(serve: Serve, films: list[Path]) -> None:
     results = send(films, peer, "EDGECXR", timeout_s=3)  # far above what a peer that does not hang needs
     release.set()
     assert [result.sent for result in results] == [False, True, True]
-    assert "no answer within" in results[0].error
+    # We give up and abort; where the peer closes before that is written down, its closing is what is told
+    assert re.search("no answer within|the peer closed the connection", results[0].error)
 
 
 def test_a_peer_that_hangs_over_everything_is_given_up(serve: Serve, films: list[Path]) -> None:
