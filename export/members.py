@@ -13,8 +13,8 @@ from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 from edgecxr.export.bench import Bench
 from edgecxr.export.groups import chosen, joined
 from edgecxr.export.recipe import Recipe, TeacherSource, TrainedGroup, TrainedMember
-from edgecxr.export.schooling import LOGITS, ask, file_of, pretrained_file, sha256, stage_of, trained
-from edgecxr.export.stages import Stage
+from edgecxr.export.schooling import LOGITS, ask, file_of, pretrained_file, stage_of, trained
+from edgecxr.export.stages import Stage, sha256
 from edgecxr.teachers.foreign import FactorySource, OnnxSource, Source, load_foreign
 
 __all__ = ["Vote", "ask_members", "check_files", "file_digests"]

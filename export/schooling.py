@@ -1,6 +1,5 @@
 """The stages in which one teacher is trained here: on the labels of `pretrain`, then on those of the recipe."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from torch import Tensor
 from edgecxr.dataset import HeadColumns
 from edgecxr.errors import StageError
 from edgecxr.export.bench import Bench
-from edgecxr.export.stages import Stage
+from edgecxr.export.stages import Stage, sha256
 from edgecxr.export.teacher_plans import Pretrain, TrainedGroup, TrainedMember
 from edgecxr.spec import class_names
 from edgecxr.teachers.architecture import Network, build
@@ -19,7 +18,7 @@ from edgecxr.teachers.teacher import WEIGHTS, MemberRecord, MemberTeacher, Teach
 from edgecxr.teachers.training import train
 from edgecxr.teachers.weights import read_weights, transfer_weights
 
-__all__ = ["LOGITS", "ask", "file_of", "pretrained_file", "record_of", "sha256", "stage_of", "trained"]
+__all__ = ["LOGITS", "ask", "file_of", "pretrained_file", "record_of", "stage_of", "trained"]
 
 LOGITS = "logits.npy"
 
@@ -147,8 +146,3 @@ def file_of(member: str, path: Path) -> Path:
     if not path.is_file():
         raise StageError(f"teacher {member!r}: no file {path}; paths are taken from the recipe's folder")
     return path
-
-
-def sha256(path: Path) -> str:
-    """Of a file, in hex."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -26,7 +26,7 @@ from edgecxr.errors import StageError
 from edgecxr.export.libraries import versions
 from edgecxr.spec import CHAIN_VERSION
 
-__all__ = ["DONE", "Outcome", "Stage", "Workshop", "code_of", "digest_of", "sole_user"]
+__all__ = ["DONE", "Outcome", "Stage", "Workshop", "code_of", "digest_of", "sha256", "sole_user"]
 
 DONE = "done.json"
 BEGUN = "sources.json"  # of a stage that is not finished
@@ -205,7 +205,7 @@ def _finish(partial: Path, folder: Path, done: dict[str, Any]) -> str:
     (partial / BEGUN).unlink(missing_ok=True)
     files = {path.relative_to(partial).as_posix(): path for path in sorted(partial.rglob("*")) if path.is_file()}
     done["files"] = {name: path.stat().st_size for name, path in files.items()}
-    done["content"] = content = digest_of({name: _sha256(path) for name, path in files.items()})
+    done["content"] = content = digest_of({name: sha256(path) for name, path in files.items()})
     with (partial / DONE).open("w") as stream:
         json.dump(done, stream, indent=1)
         stream.flush()
@@ -216,7 +216,8 @@ def _finish(partial: Path, folder: Path, done: dict[str, Any]) -> str:
     return content
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file, read piece by piece."""
     whole = hashlib.sha256()
     with path.open("rb") as stream:
         while part := stream.read(1 << 20):
